@@ -1,0 +1,36 @@
+"""The fixers there are. `load_fixer` takes a name of the table, a checkpoint folder or a Hub id."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+from difix3d.errors import FixerError
+from difix3d.fixers.base import Fixer
+
+FIXERS: dict[str, str] = {
+    "reproject": "difix3d.fixers.reproject:ReprojectFixer",
+    "difix": "difix3d.fixers.difix.fixer:DifixFixer",
+}
+"""name -> "module:Class". The class is called with no arguments, or with a checkpoint where one was named."""
+
+DEFAULT_FIXER = "reproject"
+
+
+def load_fixer(name: str) -> Fixer:
+    """The fixer called `name`: one of FIXERS, a folder in Difix's checkpoint layout, or a Hub id "owner/model".
+
+    Raises FixerError for a name that is none of these, CheckpointError for a checkpoint that does not fit.
+    """
+    if name in FIXERS:
+        return _class_of(name)()
+    if Path(name).is_dir() or name.count("/") == 1:
+        return _class_of("difix")(name)
+    raise FixerError(
+        f"There is no fixer {name!r}. Choose one of {', '.join(FIXERS)}, a checkpoint folder, or a Hub id owner/model."
+    )
+
+
+def _class_of(name: str):
+    module, _, cls = FIXERS[name].partition(":")
+    return getattr(import_module(module), cls)

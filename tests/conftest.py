@@ -1,0 +1,39 @@
+"""Where ../shared and the browser are, and what happens where they are not.
+
+On a developer's machine a missing one skips the test with a reason; in CI (CI=true) it is a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def _skip_or_fail(reason: str) -> None:
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{reason} (CI must have it)")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """../shared: captures, goldens, LPIPS weights."""
+    folder = Path(os.environ.get("DIFIX3D_SHARED", REPOSITORY.parent / "shared"))
+    if not (folder / "golden").is_dir():
+        _skip_or_fail(f"no shared test data at {folder}: set DIFIX3D_SHARED")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of a Chromium for Playwright."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if path := shutil.which(name):
+            return path
+    _skip_or_fail("no Chromium on the PATH: apt-get install chromium")
+    raise AssertionError
