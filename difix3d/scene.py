@@ -20,6 +20,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -174,6 +175,12 @@ class Scene:
     def hash_inputs(self, names: list[str]) -> dict[str, str]:
         """sha256 of each file, or of each folder's sorted names and contents; "missing" where there is none."""
         return {name: hash_path(self.root / name) for name in names}
+
+    def sweep_partials(self, older_than_seconds: float = 600.0) -> None:
+        """Remove what killed writers left half-written beside its target."""
+        for path in self.root.rglob(".*.partial*"):
+            if time.time() - path.stat().st_mtime > older_than_seconds:
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
     # Events
 

@@ -61,10 +61,14 @@ def stage(
             hashes = scene.hash_inputs(list(input_names))
 
             previous = scene.manifest(name, key(config))
-            if previous and previous["config"] == settings and previous["inputs"] == hashes:
-                if all((scene.root / output).exists() for output in previous["outputs"]):
-                    yield Done(name, previous["seconds"], previous["figures"], tuple(previous["outputs"]), skipped=True)
-                    return
+            if (
+                previous
+                and previous["config"] == settings
+                and previous["inputs"] == hashes
+                and all((scene.root / output).exists() for output in previous["outputs"])
+            ):
+                yield Done(name, previous["seconds"], previous["figures"], tuple(previous["outputs"]), skipped=True)
+                return
 
             started = time.monotonic()
             warnings: list[str] = []
