@@ -32,7 +32,9 @@ def imports(path: Path) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             assert node.level == 0, f"{path}: write absolute imports"
-            found |= {f"{node.module}.{alias.name}" if node.module == "difix3d" else node.module for alias in node.names}
+            found |= {
+                f"{node.module}.{alias.name}" if node.module == "difix3d" else node.module for alias in node.names
+            }
     return {name for name in found if name == "difix3d" or name.startswith("difix3d.")}
 
 
