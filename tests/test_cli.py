@@ -1,0 +1,87 @@
+"""The command line: one JSON line, exit status 2 in words for what cannot be done, no traceback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from difix3d.cli import main
+from difix3d.scene import Scene
+
+
+def run_cli(*arguments: str | Path) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "difix3d", *map(str, arguments)], capture_output=True, text=True, timeout=300
+    )
+
+
+def last_json(capsys) -> dict:
+    return json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "words"),
+    [
+        (["run", "no/such/place"], "ConfigError", "no such file or folder"),
+        (["fit", "--scene", "no/such/scene"], "SceneError", "holds no scene.json"),
+        (["fit", "--scene", "x", "--preset", "fastest"], "ConfigError", "invalid choice"),
+        (["run"], "ConfigError", "required: capture"),
+        (["dance"], "ConfigError", "invalid choice: 'dance'"),
+        (["finetune", "--data", "nowhere", "--from", "x", "--out", "y"], "", ""),
+    ],
+)
+def test_what_cannot_be_done_is_told_in_words(capsys, arguments: list[str], kind: str, words: str) -> None:
+    assert main([*arguments, "--json"]) == 2
+    told = last_json(capsys)
+    assert told["ok"] is False and words in told["error"]["message"]
+    assert kind in told["error"]["kind"]
+
+
+def test_stages_that_lack_their_input_say_what_to_run_first(capsys, tmp_path) -> None:
+    Scene.create(tmp_path / "scene")
+    for stage in ("reconstruct", "fit", "render", "fix", "evaluate"):
+        extra = ["--trajectory", "orbit"] if stage in ("render", "fix") else []
+        assert main([stage, "--scene", str(tmp_path / "scene"), *extra, "--json"]) == 2, stage
+        error = last_json(capsys)["error"]
+        assert "difix3d " in error["message"] or "--" in error["message"] or "run" in error["message"], error
+
+
+def test_hostile_captures_end_with_status_2_and_no_traceback(shared: Path, tmp_path) -> None:
+    bad = shared / "scenes" / "bad"
+    for number, capture in enumerate((bad / "one_photo", bad / "videos" / "garbage.mp4", bad / "corrupt_files")):
+        done = run_cli("run", capture, "--scene", tmp_path / f"scene{number}", "--json")
+        assert done.returncode == 2, done.stderr
+        assert "Traceback" not in done.stderr + done.stdout
+        told = json.loads(done.stdout.strip().splitlines()[-1])
+        assert told["error"]["kind"] == "CaptureError" and len(told["error"]["message"]) > 40
+
+
+def test_a_bug_is_status_1_with_its_traceback(capsys, monkeypatch, tmp_path) -> None:
+    import difix3d.cli
+
+    def broken(arguments):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setitem(difix3d.cli._COMMANDS, "ratings", broken)
+    assert main(["ratings", "--json"]) == 1
+    captured = capsys.readouterr()
+    assert "Traceback" in captured.err
+    assert json.loads(captured.out.strip().splitlines()[-1])["error"]["kind"] == "Crash"
+
+
+def test_two_captures_of_one_name_get_two_scenes(tmp_path, monkeypatch) -> None:
+    from difix3d.cli import _scene_for
+
+    monkeypatch.setenv("DIFIX3D_SCENES", str(tmp_path / "scenes"))
+    for place in ("a", "b"):
+        (tmp_path / place / "garden" / "images").mkdir(parents=True)
+    first, _ = _scene_for([str(tmp_path / "a" / "garden" / "images")], None)
+    second, _ = _scene_for([str(tmp_path / "b" / "garden" / "images")], None)
+    again, capture = _scene_for([str(tmp_path / "a" / "garden" / "images")], None)
+    assert first.id == "garden" and second.id == "garden-2" and again.root == first.root and capture
+    itself, capture = _scene_for([str(first.root)], None)
+    assert itself.root == first.root and capture == []

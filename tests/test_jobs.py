@@ -1,0 +1,108 @@
+"""Jobs are real child processes: they finish, fail in words, are cancelled within two seconds, and may be killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from difix3d import jobs
+from difix3d.errors import ConfigError, JobError
+from difix3d.events import Done, Failed
+from difix3d.jobs import CANCELLED, DONE, FAILED, LOST, RUNNING, Step
+from difix3d.scene import Scene
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory) -> Path:
+    """Twelve different noisy photos, big enough that decoding them takes a while."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        noise = rng.integers(0, 255, (2400, 3200, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"{number:02}.png", compress_level=1)
+    return folder
+
+
+@pytest.fixture
+def scene(tmp_path) -> Scene:
+    return Scene.create(tmp_path / "scene")
+
+
+def wait(scene: Scene, job_id: str, seconds: float = 60.0):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        job = jobs.find(scene, job_id)
+        if job.state != RUNNING:
+            return job
+        time.sleep(0.05)
+    raise AssertionError(f"job still running after {seconds} s: {(scene.jobs_dir / f'{job_id}.log').read_text()}")
+
+
+def wait_for_first_event(scene: Scene, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not list(scene.events()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_job_runs_in_another_process_and_is_followed_by_its_events(scene: Scene, photos: Path) -> None:
+    steps = [Step("ingest", {"capture": [str(photos)]})]
+    job = jobs.start(scene, steps)
+    assert job.pid != os.getpid() and job.state == RUNNING
+    with pytest.raises(JobError, match="running in this scene already"):
+        jobs.start(scene, steps)
+    assert wait(scene, job.id).state == DONE
+    *_, last = [event for _, _, job_id, event in scene.events() if job_id == job.id]
+    assert isinstance(last, Done) and last.figures["photos"] == 12
+    again = jobs.start(scene, steps)
+    assert wait(scene, again.id).state == DONE
+    *_, last = [event for _, _, job_id, event in scene.events() if job_id == again.id]
+    assert last.skipped
+
+
+def test_bad_input_ends_the_job_in_words(scene: Scene, tmp_path) -> None:
+    (tmp_path / "empty.mp4").touch()
+    job = jobs.start(scene, [Step("ingest", {"capture": [str(tmp_path / "empty.mp4")]})])
+    job = wait(scene, job.id)
+    assert job.state == FAILED and "Traceback" not in job.error
+    *_, (_, _, _, last) = scene.events()
+    assert isinstance(last, Failed) and last.kind == "CaptureError" and last.message == job.error
+
+
+def test_cancel_stops_the_process_within_two_seconds(scene: Scene, photos: Path) -> None:
+    job = jobs.start(scene, [Step("ingest", {"capture": [str(photos)]})])
+    wait_for_first_event(scene)
+    started = time.monotonic()
+    cancelled = jobs.cancel(scene, job.id)
+    assert time.monotonic() - started < 2.0
+    assert cancelled.state == CANCELLED
+    with pytest.raises(ProcessLookupError):
+        os.kill(job.pid, 0)
+    assert scene.manifest("ingest") is None
+    assert jobs.start(scene, job.steps).state == RUNNING  # and the scene is free again
+    jobs.cancel(scene, jobs.find(scene).id)
+
+
+def test_a_killed_job_is_told_as_lost_and_can_be_started_again(scene: Scene, photos: Path) -> None:
+    job = jobs.start(scene, [Step("ingest", {"capture": [str(photos)]})])
+    wait_for_first_event(scene)
+    os.kill(job.pid, signal.SIGKILL)
+    assert wait(scene, job.id).state == LOST
+    *_, (_, _, _, last) = scene.events()
+    assert isinstance(last, Failed) and last.kind == "Lost" and last.stage == "ingest"
+    again = jobs.start(scene, job.steps)
+    assert wait(scene, again.id).state == DONE
+
+
+def test_settings_that_cannot_be_are_told_before_anything_starts(scene: Scene) -> None:
+    with pytest.raises(ConfigError, match="no setting 'capture_folder'"):
+        jobs.start(scene, [Step("ingest", {"capture_folder": "x"})])
+    with pytest.raises(ConfigError, match="no stage 'dance'"):
+        jobs.start(scene, [Step("dance")])
+    assert jobs.find(scene) is None
