@@ -1,0 +1,137 @@
+"""Splat PLY: what is written comes back bit for bit; other writers' layouts are read; the rest says what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from difix3d.errors import FormatError
+from difix3d.formats.ply import read_splats, write_splats
+from difix3d.types import Splats
+
+FIELDS = ("means", "quats", "log_scales", "opacity_logits", "sh")
+
+
+def random_splats(count: int, degree: int, seed: int = 0) -> Splats:
+    rng = np.random.default_rng(seed)
+    draw = rng.standard_normal
+    return Splats(
+        draw((count, 3)), draw((count, 4)) + 0.1, draw((count, 3)), draw(count), draw((count, (degree + 1) ** 2, 3))
+    )
+
+
+def same(a: Splats, b: Splats) -> bool:
+    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in FIELDS)
+
+
+@settings(max_examples=25, deadline=None)
+@given(count=st.integers(0, 40), degree=st.integers(0, 3), seed=st.integers(0, 2**31))
+def test_round_trip_is_exact(tmp_path_factory, count: int, degree: int, seed: int) -> None:
+    splats = random_splats(count, degree, seed)
+    path = tmp_path_factory.mktemp("ply") / "a.ply"
+    write_splats(path, splats)
+    assert same(read_splats(path), splats)
+    assert [p.name for p in path.parent.iterdir()] == ["a.ply"]
+
+
+def test_the_file_is_the_reference_layout(tmp_path: Path) -> None:
+    splats = random_splats(2, 1)
+    write_splats(tmp_path / "a.ply", splats)
+    header, _, data = (tmp_path / "a.ply").read_bytes().partition(b"end_header\n")
+    names = [line.split()[-1].decode() for line in header.splitlines() if line.startswith(b"property float")]
+    expected = ["x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2"] + [f"f_rest_{i}" for i in range(9)]
+    assert names == expected + ["opacity", "scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"]
+    rows = np.frombuffer(data, "<f4").reshape(2, len(names))
+    assert np.array_equal(rows[:, names.index("f_rest_0")], splats.sh[:, 1, 0])  # red first, all its coefficients
+    assert np.array_equal(rows[:, names.index("f_rest_1")], splats.sh[:, 2, 0])
+    assert np.array_equal(rows[:, names.index("f_rest_3")], splats.sh[:, 1, 1])
+
+
+def rewritten(splats: Splats, path: Path, *, encoding: str, shuffle: bool, extra: bool, normals: bool) -> None:
+    """The same splats as another program might write them."""
+    write_splats(path, splats)
+    header, _, data = path.read_bytes().partition(b"end_header\n")
+    names = [line.split()[-1].decode() for line in header.splitlines() if line.startswith(b"property")]
+    columns = dict(zip(names, np.frombuffer(data, "<f4").reshape(len(splats), -1).T))
+    order = [n for n in names if normals or n not in ("nx", "ny", "nz")]
+    if extra:
+        columns["segment"] = np.arange(len(splats), dtype=np.float32)
+        order.insert(3, "segment")
+    if shuffle:
+        order = order[::-1]
+    lines = ["ply", f"format {encoding} 1.0", "comment by another program", f"element vertex {len(splats)}"]
+    lines += [f"property {'double' if n == 'x' else 'float'} {n}" for n in order]
+    lines += ["element face 0", "property list uchar int vertex_indices", "end_header", ""]
+    if encoding == "ascii":
+        body = "".join(" ".join(repr(float(columns[n][i])) for n in order) + "\n" for i in range(len(splats))).encode()
+    else:
+        end = "<" if "little" in encoding else ">"
+        table = np.empty(len(splats), [(n, end + ("f8" if n == "x" else "f4")) for n in order])
+        for n in order:
+            table[n] = columns[n]
+        body = table.tobytes()
+    path.write_bytes("\n".join(lines).encode() + body)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "binary_little_endian", "binary_big_endian"])
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("degree", [0, 1, 2, 3])
+def test_other_layouts_are_read(tmp_path: Path, encoding: str, shuffle: bool, degree: int) -> None:
+    splats = random_splats(7, degree, seed=degree)
+    rewritten(splats, tmp_path / "b.ply", encoding=encoding, shuffle=shuffle, extra=shuffle, normals=not shuffle)
+    assert same(read_splats(tmp_path / "b.ply"), splats)
+
+
+def test_unusable_splats_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    splats = random_splats(5, 0)
+    splats.means[1, 2] = np.nan
+    splats.quats[3] = 0
+    splats.opacity_logits[4] = np.inf
+    write_splats(tmp_path / "a.ply", splats)
+    read = read_splats(tmp_path / "a.ply")
+    assert np.array_equal(read.means, splats.means[[0, 2, 4]])
+    assert np.isfinite(read.opacity_logits).all() and read.opacity_logits[2] > 20
+    assert "left out 2 of 5" in caplog.text
+
+
+GOOD = "ply\nformat ascii 1.0\nelement vertex 1\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "first line"),
+        (b"\x89PNG\r\n", "first line"),
+        (b"ply\n", "end_header"),
+        (b"ply\nformat ascii 1.0\nelement vertex -3\n", "not understood"),
+        (b"ply\nformat middle_endian 1.0\n", "not understood"),
+        (b"ply\nproperty float x\n", "not understood"),
+        (b"ply\nformat ascii 1.0\nend_header\n", "no element vertex"),
+        (GOOD.encode() + b"property float x\nproperty uchar red\nend_header\n1 2\n", "point cloud"),
+        (GOOD.encode() + b"property float f_rest_0\nend_header\n1\n", "SH degree"),
+        (GOOD.encode() + b"property float x\nproperty float x\nend_header\n1 1\n", "twice"),
+        (GOOD.encode() + b"property float x\nend_header\nhello\n", "numbers"),
+        (GOOD.encode() + b"property float x\nend_header\n1 2 3\n", "expected 1"),
+        (
+            b"ply\nformat binary_little_endian 1.0\nelement vertex 999999999999\nproperty float x\nend_header\n1",
+            "cut short",
+        ),
+    ],
+)
+def test_bad_files_say_what_is_wrong(tmp_path: Path, content: bytes, says: str) -> None:
+    (tmp_path / "bad.ply").write_bytes(content)
+    with pytest.raises(FormatError, match=says):
+        read_splats(tmp_path / "bad.ply")
+
+
+def test_a_missing_or_truncated_file_is_a_format_error(tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match="could not read"):
+        read_splats(tmp_path / "none.ply")
+    write_splats(tmp_path / "a.ply", random_splats(9, 3))
+    (tmp_path / "a.ply").write_bytes((tmp_path / "a.ply").read_bytes()[:-1])
+    with pytest.raises(FormatError, match="cut short"):
+        read_splats(tmp_path / "a.ply")
