@@ -1,0 +1,92 @@
+"""How close two pictures are: PSNR, SSIM, LPIPS. Pictures are [H, W, 3], uint8 or floats in [0, 1]."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from difix3d.errors import ShapeError
+
+log = logging.getLogger(__name__)
+
+_SSIM_SIGMA = 1.5
+_SSIM_RADIUS = 5
+_C1, _C2 = 0.01**2, 0.03**2
+
+
+def psnr(a: NDArray, b: NDArray) -> float:
+    """Peak signal-to-noise ratio in dB, peak 1; infinity for equal pictures."""
+    a, b = _unit_pair(a, b)
+    error = float(np.mean((a - b) ** 2))
+    return math.inf if error == 0 else -10.0 * math.log10(error)
+
+
+def ssim(a: NDArray, b: NDArray) -> float:
+    """Structural similarity (Wang et al. 2004), mean over all pixels and channels; 1 for equal pictures.
+
+    11x11 Gaussian window, sigma 1.5, data range 1, biased variances, zeros beyond the border and nothing cut off:
+    the variant that the 3D Gaussian Splatting papers report (scikit-image cuts the border and differs by ~0.001).
+    """
+    from scipy.ndimage import correlate1d
+
+    a, b = _unit_pair(a, b)
+    offsets = np.arange(-_SSIM_RADIUS, _SSIM_RADIUS + 1)
+    window = np.exp(-(offsets**2) / (2 * _SSIM_SIGMA**2))
+    window /= window.sum()
+
+    def blur(x: NDArray) -> NDArray:
+        return correlate1d(correlate1d(x, window, axis=0, mode="constant"), window, axis=1, mode="constant")
+
+    mean_a, mean_b = blur(a), blur(b)
+    variance_a = blur(a * a) - mean_a**2
+    variance_b = blur(b * b) - mean_b**2
+    covariance = blur(a * b) - mean_a * mean_b
+    luminance = (2 * mean_a * mean_b + _C1) / (mean_a**2 + mean_b**2 + _C1)
+    structure = (2 * covariance + _C2) / (variance_a + variance_b + _C2)
+    return float(np.mean(luminance * structure))
+
+
+def lpips(a: NDArray, b: NDArray, net: str = "vgg") -> float | None:
+    """LPIPS v0.1 with net "vgg" or "alex": 0 for equal pictures, lower is better.
+
+    None, and one warning in the log, where its weights are not found (difix3d.losses.find_weights says where).
+    """
+    model = _lpips_net(net)
+    if model is None:
+        return None
+    import torch
+
+    a, b = _unit_pair(a, b)
+    device = model.shift.device
+
+    def tensor(picture: NDArray) -> torch.Tensor:
+        return torch.from_numpy(picture.astype(np.float32) * 2 - 1).permute(2, 0, 1)[None].to(device)
+
+    with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        return float(model(tensor(a), tensor(b)))
+
+
+@functools.cache
+def _lpips_net(net: str):
+    from difix3d.losses import LPIPS, find_weights
+
+    if find_weights(net) is None:
+        log.warning("LPIPS (%s) is left out: its weights are not here; set DIFIX3D_LPIPS_WEIGHTS to their folder", net)
+        return None
+    import torch
+
+    return LPIPS.load(net).to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _unit_pair(a: NDArray, b: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    if a.shape != b.shape or a.ndim != 3:
+        raise ShapeError(f"expected two pictures [H, W, 3] of one size, got {list(a.shape)} and {list(b.shape)}")
+    return _unit(a), _unit(b)
+
+
+def _unit(picture: NDArray) -> NDArray[np.float64]:
+    return picture.astype(np.float64) / 255.0 if picture.dtype == np.uint8 else picture.astype(np.float64)
