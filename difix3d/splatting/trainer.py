@@ -1,0 +1,283 @@
+"""Fit splats to photos within a time budget: one loop for CPU and CUDA.
+
+Everything is scheduled by the share of the budget that is spent (`fraction`, 0 to 1) and not by step numbers, since a
+step takes 5 ms on one machine and 100 ms on another: resolution, SH degree, learning rates, number of splats. A run
+that is limited by steps instead of seconds is the same on every run with the same seed.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from difix3d.errors import ConfigError
+from difix3d.metrics import psnr
+from difix3d.splatting import l1_ssim, rasterize
+from difix3d.splatting.base import ScreenSpace
+from difix3d.splatting.densify import Densifier
+from difix3d.splatting.initialise import joined, scene_depth, shell_splats, splats_from_points
+from difix3d.splatting.parameters import SplatParameters
+from difix3d.types import Camera, Splats
+
+_HALF_RESOLUTION_UNTIL = 0.3
+_SH_DEGREE_FROM = (0.0, 0.15, 0.35, 0.55)
+_GROW_FROM, _GROW_UNTIL, _REFINE_UNTIL = 0.04, 0.55, 0.8
+_REFINE_EVERY = 0.025
+_REFINE_EVERY_STEPS = 20
+"""At least so many steps between two rounds, so that gradients are averages over several photos."""
+_UPDATE_SECONDS = 0.25
+_SCORE_SECONDS, _SCORE_FRACTION, _SCORE_SHARE = 2.5, 0.1, 0.05
+"""Held-out photos are scored at most every so many seconds (every tenth of a run counted in steps), and for at most
+this share of the time."""
+_SCORED_PHOTOS = 4
+_SETTLED_FROM, _SETTLED_SHARE, _SETTLED_DB = 0.4, 0.15, 0.05
+"""`stop_early`: past 40 % of the budget, when its last 15 % brought less than 0.05 dB."""
+_LAST_SHARE = 0.25
+"""A fit that has settled still gets this share of the time it took, to lower its learning rates: worth some dB."""
+_REFERENCE_STEPS = 2000
+_LARGEST_FACTOR, _SMALLEST_FACTOR = 5.0, 1.0
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A camera and what it saw. rgb: [H, W, 3] uint8 of the camera's size."""
+
+    name: str
+    camera: Camera
+    rgb: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """seconds: wall-clock budget (0: none); max_steps: step limit (0: none), one of the two is needed.
+
+    renderer: as `rasterize` takes it, "cpu" or "gsplat"; stop_early: end when held-out photos stop improving.
+    """
+
+    seconds: float = 30.0
+    max_splats: int = 25_000
+    max_steps: int = 0
+    sh_degree: int = 3
+    renderer: str = "cpu"
+    stop_early: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Update:
+    """Where a run is. psnr: mean over the scored held-out photos where this update follows a scoring, else None."""
+
+    step: int
+    seconds: float
+    fraction: float
+    splats: int
+    loss: float
+    psnr: float | None = None
+
+
+def learning_rate_factor(expected_steps: float) -> float:
+    """How much larger than 3DGS' the learning rates should be for a run of so many steps.
+
+    Five times is best for about 2,000 steps (30 s on two cores) and half of it for 8,000; 3DGS' own are for 30,000.
+    """
+    factor = _LARGEST_FACTOR * math.sqrt(_REFERENCE_STEPS / max(expected_steps, 1.0))
+    return min(_LARGEST_FACTOR, max(_SMALLEST_FACTOR, factor))
+
+
+class _Clock:
+    """What share of the budget is spent, in seconds or steps, whichever is further."""
+
+    def __init__(self, settings: TrainSettings):
+        self._settings = settings
+        self._started = time.monotonic()
+        self._bend = (0.0, 0.0, 1.0)
+
+    def seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    def fraction(self, steps: int) -> float:
+        """0 to 1; past a `hurry`, the rest of the schedule goes by in a part of the time it would have taken."""
+        at, value, pace = self._bend
+        return value + (self._plain(steps) - at) * pace
+
+    def hurry(self, steps: int) -> None:
+        """From now on, reach 1 after _LAST_SHARE of what has been spent, unless it is nearer anyway."""
+        if self._bend[2] == 1.0:
+            spent = self._plain(steps)
+            pace = (1.0 - spent) / max(_LAST_SHARE * spent, 1e-9)
+            self._bend = (spent, spent, max(1.0, pace))
+
+    def _plain(self, steps: int) -> float:
+        spent = self.seconds() / self._settings.seconds if self._settings.seconds > 0 else 0.0
+        return max(spent, steps / self._settings.max_steps if self._settings.max_steps > 0 else 0.0)
+
+
+class Trainer:
+    """Holds the splats while they are fitted. `run` is a generator; closing it stops within a step.
+
+    train: photos to fit, heldout: photos only to score; all of one run may differ in size. points: [P, 3] world and
+    colors: [P, 3] uint8, the sparse reconstruction. ConfigError without photos or without a budget.
+    """
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        train: Sequence[Photo],
+        heldout: Sequence[Photo],
+        points: NDArray,
+        colors: NDArray[np.uint8],
+    ):
+        if not train:
+            raise ConfigError("No photo to fit to; at least one is needed.")
+        if settings.seconds <= 0 and settings.max_steps <= 0:
+            raise ConfigError("A fit needs a budget: seconds or steps.")
+        self.settings = settings
+        self._device = torch.device("cuda" if settings.renderer == "gsplat" else "cpu")
+        self._full = [_prepared(photo, self._device) for photo in train]
+        self._half = [_halved(camera, target) for camera, target in self._full]
+        self._heldout = list(heldout)
+
+        cameras = [photo.camera for photo in train]
+        depth = scene_depth(points, cameras)
+        inner = splats_from_points(points, colors, cameras, 0, settings.max_splats // 2, settings.seed)
+        shell = shell_splats(points, cameras, [photo.rgb for photo in train])
+        start = joined(inner, shell)
+        rest = np.zeros((len(start), (settings.sh_degree + 1) ** 2 - 1, 3), np.float32)
+        start = Splats(start.means, start.quats, start.log_scales, start.opacity_logits, np.hstack([start.sh, rest]))
+        self._parameters = SplatParameters(start, self._device, depth)
+        self._first_count = len(start)
+        self._densifier = Densifier(
+            self._parameters, cameras, [_near_limit(points, camera) for camera in cameras], settings.seed
+        )
+        self._photo_order = np.random.default_rng(settings.seed)
+        self._colour_order = torch.Generator().manual_seed(settings.seed)
+        self._queue: list[int] = []
+        self._steps = 0
+        self._next_refine, self._last_refine_step = _GROW_FROM, 0
+
+    def run(self) -> Iterator[Update]:
+        """Fit until the budget is spent; an Update at least four times a second."""
+        clock = _Clock(self.settings)
+        last_update, score_seconds, scored_at = 0.0, 0.0, 0.0
+        gap = _SCORE_SECONDS / self.settings.seconds if self.settings.seconds > 0 else _SCORE_FRACTION
+        curve: list[tuple[float, float]] = []
+        while (fraction := clock.fraction(self._steps)) < 1.0:
+            loss = self._step(fraction)
+            self._refine(fraction)
+            seconds = clock.seconds()
+            if seconds - last_update >= _UPDATE_SECONDS:
+                last_update = seconds
+                yield Update(self._steps, seconds, fraction, len(self._parameters), float(loss))
+            if self._heldout and fraction - scored_at >= gap and score_seconds <= _SCORE_SHARE * seconds:
+                scored, values = _evenly(self._heldout, _SCORED_PHOTOS), []
+                for photo in scored:
+                    before = clock.seconds()
+                    values.append(self.psnr(photo))
+                    score_seconds += clock.seconds() - before
+                    value = sum(values) / len(values) if len(values) == len(scored) else None
+                    yield Update(self._steps, seconds, fraction, len(self._parameters), float(loss), value)
+                curve.append((fraction, sum(values) / len(values)))
+                scored_at = fraction
+                if self.settings.stop_early and _settled(curve):
+                    clock.hurry(self._steps)
+
+    @property
+    def steps(self) -> int:
+        return self._steps
+
+    @property
+    def count(self) -> int:
+        """How many splats there are now."""
+        return len(self._parameters)
+
+    def splats(self) -> Splats:
+        """A copy of the splats as they are now."""
+        return self._parameters.to_splats()
+
+    @torch.no_grad()
+    def render(self, camera: Camera) -> NDArray[np.float32]:
+        """[H, W, 3] in [0, 1], before black, as `render_view` would show the splats as they are now."""
+        degree = self._parameters.sh_degree
+        rgb, _, _ = rasterize(*self._parameters.inputs(degree), camera, None, degree, renderer=self.settings.renderer)
+        return rgb.clamp(0.0, 1.0).cpu().numpy()
+
+    def psnr(self, photo: Photo) -> float:
+        """In dB, of the render at the photo's camera."""
+        return psnr(self.render(photo.camera), photo.rgb.astype(np.float32) / 255.0)
+
+    def _step(self, fraction: float) -> Tensor:
+        """One photo, forward, backward, Adam."""
+        photos = self._half if fraction < _HALF_RESOLUTION_UNTIL else self._full
+        if not self._queue:
+            self._queue = self._photo_order.permutation(len(photos)).tolist()
+        camera, photo = photos[self._queue.pop()]
+        degree = sum(fraction >= start for start in _SH_DEGREE_FROM[1 : self._parameters.sh_degree + 1])
+        # A new background each step: what is see-through cannot match, so that nothing real stays so.
+        background = torch.rand(3, generator=self._colour_order).to(self._device)
+        screen = ScreenSpace()
+        rgb, _, _ = rasterize(
+            *self._parameters.inputs(degree), camera, background, degree, screen=screen, renderer=self.settings.renderer
+        )
+        loss = l1_ssim(rgb, photo.to(torch.float32) / 255.0)
+        loss.backward()
+        self._densifier.observe(screen, camera)
+        expected = self._steps / fraction if fraction > 0.02 else _REFERENCE_STEPS
+        factor = learning_rate_factor(expected)
+        fade = 0.5 + 0.5 * math.cos(math.pi * fraction)
+        self._parameters.set_rates(factor * (0.1 + 0.9 * fade), factor * 0.01**fraction)
+        self._parameters.step()
+        self._steps += 1
+        return loss.detach()
+
+    def _refine(self, fraction: float) -> None:
+        """Prune and grow when it is time, to a number that rises geometrically towards the cap."""
+        due = self._next_refine <= fraction < _REFINE_UNTIL
+        if not due or self._steps - self._last_refine_step < _REFINE_EVERY_STEPS:
+            return
+        cap = max(self.settings.max_splats, self._first_count)
+        grown = min(1.0, (fraction - _GROW_FROM) / (_GROW_UNTIL - _GROW_FROM))
+        self._densifier.refine(round(self._first_count * (cap / self._first_count) ** grown))
+        self._next_refine, self._last_refine_step = fraction + _REFINE_EVERY, self._steps
+
+
+def _prepared(photo: Photo, device: torch.device) -> tuple[Camera, Tensor]:
+    return photo.camera, torch.from_numpy(np.ascontiguousarray(photo.rgb)).to(device)
+
+
+def _halved(camera: Camera, photo: Tensor) -> tuple[Camera, Tensor]:
+    """Half the size, each pixel the mean of those it covers."""
+    width, height = max(1, camera.width // 2), max(1, camera.height // 2)
+    planes = photo.permute(2, 0, 1)[None].to(torch.float32)
+    small = torch.nn.functional.interpolate(planes, (height, width), mode="area")[0].permute(1, 2, 0)
+    return camera.sized(width, height), (small + 0.5).to(torch.uint8).contiguous()
+
+
+def _near_limit(points: NDArray, camera: Camera) -> float:
+    """Half the depth of the nearest sparse points this camera sees: what is closer was never observed."""
+    homogeneous = np.concatenate([points, np.ones((len(points), 1))], axis=1)
+    in_camera = (homogeneous @ camera.cam_from_world.T)[:, :3]
+    in_camera = in_camera[in_camera[:, 2] > 0]
+    pixels = (in_camera @ camera.K.T)[:, :2] / in_camera[:, 2:]
+    inside = (pixels > 0).all(1) & (pixels < (camera.width, camera.height)).all(1)
+    return 0.5 * float(np.percentile(in_camera[inside, 2], 1)) if inside.any() else 0.0
+
+
+def _evenly(photos: Sequence[Photo], count: int) -> list[Photo]:
+    if len(photos) <= count:
+        return list(photos)
+    return [photos[round(index)] for index in np.linspace(0, len(photos) - 1, count)]
+
+
+def _settled(curve: Sequence[tuple[float, float]]) -> bool:
+    """Whether the last part of a (fraction, PSNR) curve rises no more."""
+    now = curve[-1][0]
+    before = [value for fraction, value in curve if fraction <= now - _SETTLED_SHARE]
+    recent = [value for fraction, value in curve if fraction > now - _SETTLED_SHARE]
+    return now >= _SETTLED_FROM and bool(before) and max(recent) < max(before) + _SETTLED_DB
