@@ -1,0 +1,216 @@
+"""Images in, images out, against the recorded reference; then everything the reference could not do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from difix_goldens import Goldens, opened
+from PIL import Image
+
+from difix3d.errors import CheckpointError, FixerError, ShapeError
+from difix3d.fixers import load_fixer
+from difix3d.fixers.base import Fixer
+from difix3d.fixers.difix import DifixPipeline
+from difix3d.types import Camera, Frame, Reference
+
+pytestmark = pytest.mark.shared
+
+CASES = [
+    ("pipeline_noref", "difix", ["image_0"], []),
+    ("pipeline_noref_odd_size", "difix", ["image_odd"], []),
+    ("pipeline_noref_batch2", "difix", ["image_0", "image_1"], []),
+    ("pipeline_ref", "difix_ref", ["image_0"], ["ref_0"]),
+    ("pipeline_ref_odd_size", "difix_ref", ["image_odd"], ["ref_odd"]),
+]
+
+
+@pytest.fixture(scope="module")
+def goldens(shared) -> Iterator[Goldens]:
+    with opened(shared) as found:
+        yield found
+
+
+def stacked(pipe: DifixPipeline, goldens: Goldens, images: list[str], refs: list[str]) -> torch.Tensor:
+    """[B, V, 3, H, W]"""
+    views = [[image, *refs[i : i + 1]] for i, image in enumerate(images)]
+    return torch.stack([torch.stack([pipe.to_pixels(goldens.image(name)) for name in names]) for names in views])
+
+
+@pytest.mark.parametrize(("name", "model", "images", "refs"), CASES)
+@pytest.mark.parametrize("posterior", ["mean", "sample"])
+@torch.no_grad()
+def test_every_intermediate_value(goldens, name, model, images, refs, posterior) -> None:
+    pipe, recorded = goldens.pipeline(model), goldens.expected(name)
+    prefix = "mode" if posterior == "mean" else "seeded"
+    x = stacked(pipe, goldens, images, refs)
+    generator = torch.Generator().manual_seed(42)
+    z, skips = pipe.encode(x.flatten(0, 1), posterior=posterior, generator=generator)
+    torch.testing.assert_close(z, recorded[f"{prefix}.unet_in"], rtol=0, atol=1e-5)
+    eps = pipe.predict_noise(z, pipe.embed_prompt("remove degradation"), views=x.shape[1])
+    torch.testing.assert_close(eps, recorded[f"{prefix}.unet_eps"], rtol=0, atol=1e-4)
+    z0 = pipe.predict_clean(z, eps)[:: x.shape[1]]
+    wanted = recorded[f"{prefix}.decoder_latents_unscaled"]
+    torch.testing.assert_close(z0 / pipe.vae.scaling_factor, wanted, rtol=0, atol=3e-4)
+    y = pipe.decode(z0, [skip[:: x.shape[1]] for skip in skips])
+    torch.testing.assert_close(y, recorded[f"{prefix}.decoded_raw"], rtol=0, atol=1e-4)
+    generator = torch.Generator().manual_seed(42)
+    torch.testing.assert_close(pipe.forward(x, posterior=posterior, generator=generator), y, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "model", "images", "refs"), CASES)
+def test_pictures(goldens, name, model, images, refs) -> None:
+    pipe = goldens.pipeline(model)
+    originals = [goldens.image(image) for image in images]
+    fixed = pipe(originals, [goldens.image(ref) for ref in refs] or None).images
+    for number, (image, original) in enumerate(zip(fixed, originals)):
+        wanted = Image.open(goldens.folder / "expected" / f"{name}.mode.{number}.png")
+        assert image.size == original.size
+        if wanted.size != image.size:
+            continue  # the reference leaves its rounded size; ours goes back to the image's, see the next test
+        difference = np.abs(np.asarray(image).astype(int) - np.asarray(wanted))
+        assert difference.max() <= 1
+        assert (difference > 0).mean() <= 0.005
+
+
+def test_odd_sizes_come_back_as_callers_of_the_reference_resize_them(goldens) -> None:
+    for name, model, ref in (
+        ("pipeline_noref_odd_size", "difix", None),
+        ("pipeline_ref_odd_size", "difix_ref", "ref_odd"),
+    ):
+        image = goldens.image("image_odd")
+        fixed = goldens.pipeline(model)(image, goldens.image(ref) if ref else None).images[0]
+        recorded = Image.open(goldens.folder / "expected" / f"{name}.mode.0.png")
+        wanted = recorded.resize(image.size, Image.Resampling.LANCZOS)
+        assert fixed.size == image.size == (109, 70)
+        assert np.abs(np.asarray(fixed).astype(int) - np.asarray(wanted)).max() <= 2
+
+
+@torch.no_grad()
+def test_two_samples_with_a_reference_each(goldens) -> None:
+    """The reference pipeline fails on this; its training module does not."""
+    pipe = goldens.pipeline("difix_ref")
+    x = stacked(pipe, goldens, ["image_0", "image_1"], ["ref_0", "ref_1"])
+    wanted = goldens.expected("module_ref_batch2")["y"]
+    torch.testing.assert_close(pipe.forward(x, all_views=True).clamp(-1, 1), wanted, rtol=0, atol=1e-4)
+    torch.testing.assert_close(pipe.forward(x).clamp(-1, 1), wanted[:, 0], rtol=0, atol=1e-4)
+
+
+def test_prompt_and_noise_levels(goldens) -> None:
+    pipe = goldens.pipeline("difix")
+    text, levels = goldens.expected("text_encoder"), goldens.expected("scheduler")
+    torch.testing.assert_close(pipe.embed_prompt("remove degradation"), text["prompt_embeds"], rtol=0, atol=1e-5)
+    torch.testing.assert_close(pipe.predict_clean(levels["z"], levels["eps"]), levels["prev_sample"], rtol=0, atol=1e-5)
+
+
+def test_a_call_repeats_exactly_and_a_seed_decides_a_sample(goldens) -> None:
+    pipe, image = goldens.pipeline("difix"), goldens.image("image_0")
+
+    def run(posterior: str, seed: int) -> np.ndarray:
+        generator = torch.Generator().manual_seed(seed)
+        return pipe(image, posterior=posterior, generator=generator, output_type="pt").images[0].numpy()
+
+    assert np.array_equal(run("mean", 1), run("mean", 2))
+    assert np.array_equal(run("sample", 1), run("sample", 1))
+    assert not np.array_equal(run("sample", 1), run("sample", 2))
+
+
+def test_lists_of_mixed_sizes_and_references_agree_with_single_calls(goldens) -> None:
+    pipe = goldens.pipeline("difix_ref")
+    images = [goldens.image("image_0"), goldens.image("image_odd"), goldens.image("image_1")]
+    refs = [goldens.image("ref_0"), [goldens.image("ref_0"), goldens.image("ref_odd")], []]
+    together = pipe(images, refs, output_type="pt").images
+    for image, ref, found in zip(images, refs, together):
+        alone = pipe(image, [ref] if isinstance(ref, list) else ref, output_type="pt").images[0]
+        assert found.shape == (3, image.height, image.width)
+        torch.testing.assert_close(found, alone, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "LA", "P", "I;16", "CMYK", "1"])
+def test_pictures_of_any_mode_are_taken_as_rgb(goldens, mode) -> None:
+    pipe = goldens.pipeline("difix")
+    grey = goldens.image("image_0").convert("L")
+    if mode == "I;16":
+        picture = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+        assert picture.mode == "I;16"
+    else:
+        picture = (grey if mode in ("L", "LA", "1") else goldens.image("image_0")).convert(mode)
+    found = pipe.to_pixels(picture)
+    assert found.shape == (3, 64, 96)
+    assert found.min() >= -1 and found.max() <= 1
+    if mode in ("L", "LA", "I;16"):
+        torch.testing.assert_close(found, pipe.to_pixels(grey))
+    if mode == "RGBA":
+        torch.testing.assert_close(found, pipe.to_pixels(goldens.image("image_0")))
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 23), (40, 120)])
+def test_small_and_odd_sizes_run(goldens, size) -> None:
+    image = goldens.image("image_0").resize(size)
+    fixed = goldens.pipeline("difix_ref")(image, goldens.image("ref_odd")).images[0]
+    assert fixed.size == size and fixed.mode == "RGB"
+
+
+def test_gradients_of_a_training_step(goldens) -> None:
+    """Loss and U-Net gradients of the recorded step: targets are the input with its views swapped."""
+    pipe, recorded = DifixPipeline.from_pretrained(goldens.checkpoint("difix_ref")), goldens.expected("train_step_l2")
+    pipe.unet.requires_grad_(True)
+    x = stacked(pipe, goldens, ["image_0", "image_1"], ["ref_0", "ref_1"])
+    loss = (pipe.forward(x, all_views=True).clamp(-1, 1) - x.flip(1)).square().mean()
+    torch.testing.assert_close(loss, recorded["loss"].reshape(()), rtol=1e-5, atol=0)
+    loss.backward()
+    parameters = dict(pipe.unet.named_parameters())
+    for key, wanted in recorded.items():
+        if key.startswith("grad.unet."):
+            found = parameters[key.removeprefix("grad.unet.")].grad
+            assert (found - wanted).norm() <= 1e-3 * wanted.norm(), key
+    norm = torch.stack([parameter.grad.norm() for parameter in parameters.values()]).norm()
+    torch.testing.assert_close(norm, recorded["unet_grad_norm"].reshape(()), rtol=1e-3, atol=0)
+
+
+def test_wrong_input_is_named(goldens) -> None:
+    pipe, image = goldens.pipeline("difix"), goldens.image("image_0")
+    with pytest.raises(FixerError, match="at least 8x8"):
+        pipe(image.resize((7, 30)))
+    with pytest.raises(FixerError, match="each of 1 images, got 2"):
+        pipe(image, [image, image])
+    with pytest.raises(FixerError, match="'mean' or 'sample'"):
+        pipe(image, posterior="mode")
+    with pytest.raises(FixerError, match="0 to 999"):
+        pipe(image, timestep=1000)
+    with pytest.raises(ShapeError, match="multiples of 8"):
+        pipe.forward(torch.zeros(1, 1, 3, 65, 96))
+
+
+def frame_of(image: Image.Image) -> Frame:
+    camera = Camera(np.diag([90.0, 90.0, 1.0]), image.width, image.height, np.eye(4))
+    flat = np.ones((image.height, image.width), np.float32)
+    return Frame("orbit", 0, camera, np.asarray(image), flat, flat)
+
+
+def test_the_fixer_is_the_pipeline(goldens) -> None:
+    fixer = load_fixer(str(goldens.checkpoint("difix_ref")))
+    assert isinstance(fixer, Fixer)
+    assert (fixer.name, fixer.max_references, fixer.settings["timestep"]) == ("checkpoint_difix_ref", 1, 199)
+    image, ref = goldens.image("image_odd"), goldens.image("ref_0")
+    frame = frame_of(image)
+    references = [Reference(name, frame.camera, np.asarray(ref)) for name in ("first", "ignored")]
+    found = fixer.fix(frame, references)
+    assert found.shape == frame.rgb.shape and found.dtype == np.uint8
+    assert np.array_equal(found, np.asarray(goldens.pipeline("difix_ref")(image, ref).images[0]))
+    assert np.array_equal(found, fixer.fix(frame, references[:1], seed=7))
+    assert not np.array_equal(found, fixer.fix(frame, []))
+
+
+def test_the_fixer_knows_its_licence_and_default_without_loading(goldens, monkeypatch, tmp_path) -> None:
+    monkeypatch.delenv("DIFIX3D_FIXER", raising=False)
+    fixer = load_fixer("difix")
+    assert fixer.name == "nvidia/difix_ref" and "non-commercial" in fixer.licence and fixer.max_references == 1
+    monkeypatch.setenv("DIFIX3D_FIXER", str(goldens.checkpoint("difix")))
+    assert load_fixer("difix").max_references == 0
+    monkeypatch.setenv("DIFIX3D_FIXER", "reproject")
+    assert load_fixer("difix").name == "nvidia/difix_ref"
+    with pytest.raises(CheckpointError, match="No checkpoint at"):
+        type(fixer)(str(tmp_path / "nothing"))
