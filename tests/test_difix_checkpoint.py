@@ -1,0 +1,297 @@
+"""Checkpoints on disk and from the Hub: both layouts, every wrong key named, nothing but data ever fetched."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+from difix_goldens import Goldens, opened
+from safetensors.torch import load_file, save_file
+
+from difix3d.errors import CheckpointError
+from difix3d.fixers.difix import DifixPipeline
+from difix3d.fixers.difix.checkpoint import licence_of, list_checkpoints, references_of
+from difix3d.fixers.difix.hub import PINNED_REVISIONS, is_hub_id
+
+pytestmark = pytest.mark.shared
+
+
+@pytest.fixture(scope="module")
+def goldens(shared) -> Iterator[Goldens]:
+    with opened(shared) as found:
+        yield found
+
+
+@pytest.fixture
+def copied(goldens, tmp_path) -> Path:
+    """A checkpoint_difix_ref of one's own."""
+    folder = tmp_path / "mine"
+    shutil.copytree(
+        goldens.checkpoint("difix_ref"), folder, copy_function=shutil.copyfile, ignore=lambda *_: ["vae_merged"]
+    )
+    for place in [folder, *folder.rglob("*")]:
+        place.chmod(0o755)
+    return folder
+
+
+def change(path: Path, edit: Callable[[dict], None]) -> None:
+    tensors = load_file(path)
+    edit(tensors)
+    save_file(tensors, path)
+
+
+def same_output(goldens: Goldens, a: DifixPipeline, b: DifixPipeline, atol: float) -> None:
+    image, ref = goldens.image("image_0"), goldens.image("ref_0")
+    ours, theirs = (pipe(image, ref, output_type="pt").images[0] for pipe in (a, b))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=atol)
+
+
+def test_merged_layout_is_the_same_function(goldens, copied) -> None:
+    shutil.rmtree(copied / "vae")
+    shutil.copytree(goldens.checkpoint("difix_ref") / "vae_merged", copied / "vae", copy_function=shutil.copyfile)
+    same_output(goldens, DifixPipeline.from_pretrained(copied), goldens.pipeline("difix_ref"), 1e-5)
+
+
+VAE, UNET, TEXT = (
+    "vae/diffusion_pytorch_model.safetensors",
+    "unet/diffusion_pytorch_model.safetensors",
+    "text_encoder/model.safetensors",
+)
+
+
+@pytest.mark.parametrize(
+    ("file", "edit", "words"),
+    [
+        (UNET, lambda t: t.pop("conv_in.bias"), "1 missing: conv_in.bias"),
+        (UNET, lambda t: t.update(extra=torch.zeros(1)), "1 unknown: extra"),
+        (UNET, lambda t: t.update({"conv_in.bias": torch.zeros(9)}), r"conv_in.bias \(expected \[8\], found \[9\]\)"),
+        (VAE, lambda t: t.pop("decoder.conv_in.lora_B.vae_skip.weight"), "decoder.conv_in has LoRA tensors without"),
+        (VAE, lambda t: t.pop("decoder.skip_conv_2.base_layer.weight"), "decoder.skip_conv_2 has LoRA tensors without"),
+        (VAE, lambda t: t.pop("encoder.conv_in.weight"), "1 missing: encoder.conv_in.weight"),
+        (VAE, lambda t: t.update({"decoder.gamma": torch.ones(1)}), "1 unknown: decoder.gamma"),
+        (
+            VAE,
+            lambda t: t.update({"decoder.conv_in.lora_A.vae_skip.weight": torch.zeros(3, 4, 3, 3)}),
+            "decoder.conv_in: LoRA of shapes",
+        ),
+        (TEXT, lambda t: t.pop("text_model.final_layer_norm.weight"), "1 missing: .*final_layer_norm.weight"),
+        (TEXT, lambda t: t.update({"text_projection.weight": torch.zeros(2, 2)}), "1 unknown: .*text_projection"),
+    ],
+)
+def test_every_wrong_key_is_named(copied, file, edit, words) -> None:
+    change(copied / file, edit)
+    with pytest.raises(CheckpointError, match=words):
+        DifixPipeline.from_pretrained(copied)
+
+
+def test_old_text_encoders_may_hold_position_ids(goldens, copied) -> None:
+    change(copied / TEXT, lambda t: t.update({"text_model.embeddings.position_ids": torch.arange(77)[None]}))
+    same_output(goldens, DifixPipeline.from_pretrained(copied), goldens.pipeline("difix_ref"), 0)
+
+
+def test_folders_that_are_no_checkpoint_are_told_apart(copied, tmp_path) -> None:
+    with pytest.raises(CheckpointError, match="expected a folder that holds model_index"):
+        DifixPipeline.from_pretrained(tmp_path / "nowhere")
+    (copied / UNET).rename(copied / "unet" / "diffusion_pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"unet/diffusion_pytorch_model\.safetensors not found"):
+        DifixPipeline.from_pretrained(copied)
+
+
+def test_broken_files_are_named(goldens, copied) -> None:
+    (copied / VAE).write_bytes(b"not safetensors")
+    with pytest.raises(CheckpointError, match=r"vae/.*expected safetensors"):
+        DifixPipeline.from_pretrained(copied)
+    (copied / "unet" / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"unet/config\.json: expected JSON"):
+        DifixPipeline.from_pretrained(copied)
+
+
+def test_other_kinds_of_prediction_are_refused(copied) -> None:
+    config = copied / "scheduler" / "scheduler_config.json"
+    config.write_text(config.read_text().replace("epsilon", "v_prediction"))
+    with pytest.raises(CheckpointError, match="expected prediction_type epsilon, found v_prediction"):
+        DifixPipeline.from_pretrained(copied)
+
+
+def test_saved_loads_again_bit_for_bit_in_the_same_layout(goldens, copied, tmp_path) -> None:
+    first = DifixPipeline.from_pretrained(copied)
+    first.save_pretrained(tmp_path / "saved", {"steps": 3})
+    again = DifixPipeline.from_pretrained(tmp_path / "saved")
+    same_output(goldens, first, again, 0)
+    again.save_pretrained(tmp_path / "saved")  # also onto its own folder
+    again.save_pretrained(tmp_path / "twice")
+    for name in (UNET, VAE):
+        assert (tmp_path / "twice" / name).read_bytes() == (tmp_path / "saved" / name).read_bytes()
+
+    def files(folder: Path) -> set[str]:
+        return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+    assert files(tmp_path / "saved") == files(copied) | {"difix3d.json"}
+    assert load_file(tmp_path / "saved" / UNET).keys() == load_file(copied / UNET).keys()
+    merged = goldens.checkpoint("difix_ref") / "vae_merged" / "diffusion_pytorch_model.safetensors"
+    assert load_file(tmp_path / "saved" / VAE).keys() == load_file(merged).keys()
+    assert references_of(tmp_path / "saved") == 1
+
+
+def test_checkpoints_are_listed_and_unfinished_ones_are_not(goldens, copied) -> None:
+    root = copied.parent
+    shutil.copytree(copied, root / ".other.x.partial")
+    shutil.copytree(copied, root / "broken")
+    (root / "broken" / "model_index.json").unlink()
+    assert list_checkpoints(root) == ["mine"]
+    assert list_checkpoints(root / "nowhere") == []
+
+
+def test_licences_and_references_are_read_without_loading(goldens, copied) -> None:
+    assert "non-commercial" in licence_of("nvidia/difix")
+    assert licence_of(copied) == "unknown: see the folder"
+    (copied / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n# Card\n")
+    assert licence_of(copied) == "cc-by-nc-4.0"
+    (copied / "LICENSE").write_text("\n# My licence\nand so on")
+    assert licence_of(copied) == "My licence"
+    (copied / "difix3d.json").write_text(json.dumps({"licence": "Apache-2.0", "references": 3}))
+    assert (licence_of(copied), references_of(copied)) == ("Apache-2.0", 3)
+    assert [references_of(goldens.checkpoint(model)) for model in ("difix", "difix_ref")] == [0, 1]
+    assert [references_of(f"nvidia/{model}") for model in ("difix", "difix_ref")] == [0, 1]
+
+
+def test_hub_ids() -> None:
+    assert is_hub_id("nvidia/difix_ref")
+    for wrong in ("difix", "a/b/c", "/difix", "../x", "./x", "https://hf.co/a", "a b/c", ""):
+        assert not is_hub_id(wrong), wrong
+
+
+COMMIT = "c0ffee00" * 5
+
+
+class StandInHub(BaseHTTPRequestHandler):
+    """The endpoints of huggingface.co that snapshot_download uses, over a folder of files."""
+
+    def __init__(self, *arguments, folder: Path, seen: list[str]):
+        self.folder, self.seen = folder, seen
+        super().__init__(*arguments)
+
+    def do_HEAD(self) -> None:
+        self.answer(with_body=False)
+
+    def do_GET(self) -> None:
+        self.answer(with_body=True)
+
+    def answer(self, with_body: bool) -> None:
+        path = self.path.split("?")[0]
+        self.seen.append(f"{self.command} {path}")
+        api, _, revision = path.partition("/revision/")
+        names = sorted(str(file.relative_to(self.folder)) for file in self.folder.rglob("*") if file.is_file())
+        if api == "/api/models/nvidia/difix_ref" and revision in ("main", COMMIT):
+            listed = {"id": "nvidia/difix_ref", "sha": COMMIT, "siblings": [{"rfilename": name} for name in names]}
+            return self.send(200, json.dumps(listed).encode(), with_body, {"Content-Type": "application/json"})
+        if path.startswith(f"/api/models/nvidia/difix_ref/tree/{COMMIT}"):
+            tree = [
+                {"type": "file", "path": name, "size": (self.folder / name).stat().st_size, "oid": "0"}
+                for name in names
+            ]
+            return self.send(200, json.dumps(tree).encode(), with_body, {"Content-Type": "application/json"})
+        prefix = f"/nvidia/difix_ref/resolve/{COMMIT}/"
+        if path.startswith(prefix) and path.removeprefix(prefix) in names:
+            content = (self.folder / path.removeprefix(prefix)).read_bytes()
+            tags = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
+            return self.send(200, content, with_body, tags)
+        code = "RevisionNotFound" if "difix_ref" in path else "RepoNotFound"
+        return self.send(404, b"{}", with_body, {"X-Error-Code": code})
+
+    def send(self, status: int, content: bytes, with_body: bool, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(content))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if with_body:
+            self.wfile.write(content)
+
+    def log_message(self, *arguments) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(copied) -> Iterator[tuple[str, list[str]]]:
+    """URL of a stand-in Hub that also offers code and a pickle, and the list of what was asked of it."""
+    (copied / "vae" / "autoencoder_kl.py").write_text("raise SystemExit('code from the Hub was run')")
+    (copied / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"pickle")
+    (copied / "model.pkl").write_bytes(b"pickle")
+    seen: list[str] = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(StandInHub, folder=copied, seen=seen))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", seen
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def in_a_process(code: str, home: Path, endpoint: str, **more: str) -> subprocess.CompletedProcess:
+    """huggingface_hub reads its endpoint and cache from the environment when it is imported."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
+    environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "NO_PROXY": "*", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    environment |= more
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+
+
+DOWNLOAD = """
+from difix3d.errors import CheckpointError
+from difix3d.fixers.difix.hub import download
+try:
+    print(*download({source!r}, {revision!r}))
+except CheckpointError as error:
+    print("CheckpointError:", error)
+"""
+
+
+def test_download_takes_data_at_one_commit_and_then_works_offline(goldens, hub, tmp_path) -> None:
+    endpoint, seen = hub
+    done = in_a_process(DOWNLOAD.format(source="nvidia/difix_ref", revision=None), tmp_path / "home", endpoint)
+    assert done.returncode == 0, done.stderr
+    folder, commit = done.stdout.split()
+    assert commit == COMMIT
+    fetched = [name for name in seen if "/resolve/" in name]
+    assert fetched and not [name for name in fetched if name.endswith((".py", ".pkl", ".bin"))]
+    assert not list(Path(folder).rglob("*.py"))
+    same_output(goldens, DifixPipeline.from_pretrained(folder), goldens.pipeline("difix_ref"), 0)
+
+    cached = in_a_process(
+        DOWNLOAD.format(source="nvidia/difix_ref", revision=None), tmp_path / "home", endpoint, HF_HUB_OFFLINE="1"
+    )
+    assert cached.stdout.split() == [folder, COMMIT], cached.stderr
+
+
+def test_a_hub_out_of_reach_says_what_to_do(tmp_path) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        never = in_a_process(DOWNLOAD.format(source="nvidia/difix", revision=None), tmp_path / "home", nobody)
+    assert "Could not reach the Hub for nvidia/difix" in never.stdout, never.stdout + never.stderr
+    assert "download the folder elsewhere and give its path" in never.stdout
+
+
+def test_models_and_revisions_that_are_not_there_are_told_apart(hub, tmp_path) -> None:
+    endpoint, _ = hub
+    done = in_a_process(DOWNLOAD.format(source="nvidia/difix_ref", revision="v9"), tmp_path / "home", endpoint)
+    assert "no revision 'v9'" in done.stdout, done.stdout + done.stderr
+    done = in_a_process(DOWNLOAD.format(source="nobody/nothing", revision=None), tmp_path / "home", endpoint)
+    assert "There is no model nobody/nothing on the Hub" in done.stdout, done.stdout + done.stderr
+
+
+def test_known_checkpoints_are_pinned_to_a_commit(hub, tmp_path) -> None:
+    endpoint, seen = hub
+    in_a_process(DOWNLOAD.format(source="nvidia/difix", revision=None), tmp_path / "home", endpoint)
+    assert any(PINNED_REVISIONS["nvidia/difix"] in name for name in seen), seen
