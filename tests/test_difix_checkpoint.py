@@ -24,6 +24,7 @@ from difix3d.errors import CheckpointError
 from difix3d.fixers.difix import DifixPipeline
 from difix3d.fixers.difix.checkpoint import licence_of, list_checkpoints, references_of
 from difix3d.fixers.difix.hub import PINNED_REVISIONS, is_hub_id
+from difix3d.fixers.difix.vae import DifixVAE, lora_targets
 
 pytestmark = pytest.mark.shared
 
@@ -167,6 +168,41 @@ def test_licences_and_references_are_read_without_loading(goldens, copied) -> No
     assert [references_of(f"nvidia/{model}") for model in ("difix", "difix_ref")] == [0, 1]
 
 
+def test_the_published_sizes_fit() -> None:
+    """The modules, built for the published configs without memory, hold the published numbers of weights."""
+    from accelerate import init_empty_weights
+    from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    with init_empty_weights():
+        vae = DifixVAE(
+            {
+                "block_out_channels": [128, 256, 512, 512],
+                "down_block_types": ["DownEncoderBlock2D"] * 4,
+                "up_block_types": ["UpDecoderBlock2D"] * 4,
+                "layers_per_block": 2,
+                "gamma": 1.0,
+                "ignore_skip": False,
+                "lora_rank": 4,
+            }
+        )
+        unet = UNet2DConditionModel(
+            attention_head_dim=[5, 10, 20, 20], cross_attention_dim=1024, use_linear_projection=True
+        )
+        text = CLIPTextModel(
+            CLIPTextConfig(hidden_size=1024, num_hidden_layers=23, num_attention_heads=16, intermediate_size=4096)
+        )
+
+    def count(module: torch.nn.Module) -> int:
+        return sum(parameter.numel() for parameter in module.parameters())
+
+    assert (count(unet), count(text)) == (865_910_724, 340_387_840)
+    targets = lora_targets(vae)
+    # 338 tensors as published: 43 modules have two factors each beside their own.
+    assert len(targets) == 43 and len(vae.state_dict()) + 2 * len(targets) == 338
+    assert sum(conv.weight.numel() for conv in vae.skip_convs) == 491_520
+
+
 def test_hub_ids() -> None:
     assert is_hub_id("nvidia/difix_ref")
     for wrong in ("difix", "a/b/c", "/difix", "../x", "./x", "https://hf.co/a", "a b/c", ""):
@@ -278,7 +314,7 @@ def test_a_hub_out_of_reach_says_what_to_do(tmp_path) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         nobody = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        never = in_a_process(DOWNLOAD.format(source="nvidia/difix", revision=None), tmp_path / "home", nobody)
+    never = in_a_process(DOWNLOAD.format(source="nvidia/difix", revision=None), tmp_path / "home", nobody)
     assert "Could not reach the Hub for nvidia/difix" in never.stdout, never.stdout + never.stderr
     assert "download the folder elsewhere and give its path" in never.stdout
 

@@ -64,7 +64,11 @@ def download(model_id: str, revision: str | None = None) -> tuple[Path, str]:
         raise CheckpointError(
             f"There is no model {model_id} on the Hub, or it is private: check its name, or set HF_TOKEN"
         ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except Exception as error:
+        # Proxies and broken connections surface as errors of the client's HTTP library, which changes with its version.
+        library = type(error).__module__.partition(".")[0]
+        if not isinstance(error, LocalEntryNotFoundError | HfHubHTTPError | OSError) and "httpx" not in library:
+            raise
         raise CheckpointError(
             f"Could not reach the Hub for {model_id}, and it is not in the local cache. Try again with a connection, "
             f"{by_hand}. ({type(error).__name__})"
