@@ -56,10 +56,8 @@ def test_a_checkpoint_comes_out_that_loads_lists_and_differs(goldens, shared, tm
 
     about = json.loads((tmp_path / "checkpoints" / "mine" / "difix3d.json").read_text())
     assert about["references"] == 1 and about["data"]["pairs"] == 2 and len(about["data"]["sha256"]) == 64
-    assert (
-        about["start"]["name"] == settings.start and about["settings"]["steps"] == 10
+    assert about["start"]["name"] == settings.start and about["settings"]["steps"] == 10
     assert {"difix3d", "torch"} <= about["versions"].keys()
-    )
 
     image, target = Image.open(tmp_path / "export/images/image_0.png"), Image.open(tmp_path / "export/images/ref_0.png")
     before, after = (
