@@ -1,8 +1,9 @@
 """Choose the frames of a video that are worth reconstructing from: sharp ones, a fair step of motion apart.
 
 Points are tracked from the last kept frame on (Shi-Tomasi corners, pyramidal Lucas-Kanade, checked backwards). A frame
-is due when the tracks have moved by `step` of the picture's long side in the median, or when too few survive; among
-the frames around that moment the sharpest is kept. Never every n-th frame: where a camera moves fast, even thinning
+is due when a quarter of the tracks have moved by `step` of the picture's long side (not the median: who walks around
+a statue holds it still in the middle of the picture), or when too few survive; among the frames around that moment the
+sharpest is kept. Never every n-th frame: where a camera moves fast, even thinning
 tears neighbours apart, and where it rests, it keeps copies.
 """
 
@@ -20,7 +21,8 @@ LEAST_STEP = 0.012  # 4 px of 320: below, motion and the tremor of tracking look
 MOST_STEP = 0.30  # above, SIFT matches of neighbours grow few
 AIM_AT_LEAST = 24  # frames; a short clip is searched with smaller steps until it gives as many
 WINDOW = (0.75, 1.25)  # share of the step between which the sharpest frame is taken
-LEAST_SURVIVORS = 0.4  # share of tracks below which the overlap counts as used up
+NEARLY = 0.9
+SURVIVORS = 0.6  # share of tracks below which the overlap counts as used up, at STEP; see _least_survivors
 LEAST_CORNERS = 24
 CHANGED_GREY = 6.0  # mean grey difference that tells a new picture from noise where no corner can be tracked
 
@@ -44,41 +46,48 @@ def choose(
     together and the rest is left out. Fewer than AIM_AT_LEAST: the step is lowered, down to LEAST_STEP.
     """
     aim = min(AIM_AT_LEAST, max_frames)
-    kept = _walk(greys, sharpness, step)
+    stop_at = max_frames * 3 // 2  # a pass that overshoots has told how much larger the step must be
+    kept = _walk(greys, sharpness, step, stop_at)
     while len(kept) < aim and step > LEAST_STEP:
         step = max(LEAST_STEP, step * 0.6)
-        kept = _walk(greys, sharpness, step)
+        kept = _walk(greys, sharpness, step, stop_at)
     while len(kept) > max_frames and step < MOST_STEP:
-        step = min(MOST_STEP, step * max(1.15, len(kept) / max_frames))
-        kept = _walk(greys, sharpness, step)
+        in_all = len(kept) * len(greys) / (kept[-1] + 1)
+        step = min(MOST_STEP, step * max(1.15, in_all / max_frames))
+        kept = _walk(greys, sharpness, step, stop_at)
     if len(kept) > max_frames:
         return Selection(tuple(kept[:max_frames]), step, kept[max_frames - 1])
     return Selection(tuple(kept), step, len(greys) - 1)
 
 
-def _walk(greys: Sequence[NDArray[np.uint8]], sharpness: Sequence[float], step: float) -> list[int]:
-    """Positions kept at that step. The first frame is the sharpest one before the camera has moved a quarter step."""
+def _walk(greys: Sequence[NDArray[np.uint8]], sharpness: Sequence[float], step: float, stop_at: int) -> list[int]:
+    """Positions kept at that step, no more than stop_at + 1; the first is a sharp one before the camera moves on."""
     if not len(greys):
         return []
-    kept = [_best(sharpness, _still(greys, step * (WINDOW[1] - 1)))]
-    while True:
-        window = _window(greys, kept[-1], step)
-        if not window:
-            return kept
+    kept = [_best(sharpness, _still(greys, step))]
+    while len(kept) <= stop_at and (window := _window(greys, kept[-1], step)):
         kept.append(_best(sharpness, window))
+    return kept
 
 
 def _best(sharpness: Sequence[float], positions: Sequence[int]) -> int:
-    return max(positions, key=lambda position: sharpness[position])
+    """The first that is nearly as sharp as the sharpest: waiting for a hair more detail would cost overlap."""
+    enough = NEARLY * max(sharpness[position] for position in positions)
+    return next(position for position in positions if sharpness[position] >= enough)
 
 
-def _still(greys: Sequence[NDArray[np.uint8]], limit: float) -> list[int]:
-    """Positions from the first on, while the picture has moved less than `limit`."""
+def _least_survivors(step: float) -> float:
+    """Larger steps are a promise to live with less overlap: 0.6 at STEP, 0.32 at MOST_STEP, never above 0.85."""
+    return min(0.85, SURVIVORS * (STEP / step) ** 0.4)
+
+
+def _still(greys: Sequence[NDArray[np.uint8]], step: float) -> list[int]:
+    """Positions from the first on, while the picture has moved less than a quarter of the step."""
     tracks = Tracks(greys[0])
     positions = [0]
     for position in range(1, len(greys)):
         motion, survivors = tracks.follow(greys[position])
-        if motion > limit or survivors < LEAST_SURVIVORS:
+        if motion > step / 4 or survivors < _least_survivors(step):
             break
         positions.append(position)
     return positions
@@ -91,10 +100,7 @@ def _window(greys: Sequence[NDArray[np.uint8]], start: int, step: float) -> list
     window: list[int] = []
     for position in range(start + 1, len(greys)):
         motion, survivors = tracks.follow(greys[position])
-        if survivors < LEAST_SURVIVORS:
-            # Overlap is used up: the frame before is the last one that surely shares tracks, if it moved at all.
-            return window or [position]
-        if motion > high:
+        if motion > high or survivors < _least_survivors(step):
             return window or [position]
         if motion >= low:
             window.append(position)
@@ -115,7 +121,7 @@ class Tracks:
         self._alive = np.ones(len(self._start), dtype=bool)
 
     def follow(self, grey: NDArray[np.uint8]) -> tuple[float, float]:
-        """(median motion since the first frame, in long sides; share of tracks alive) after one more frame."""
+        """(upper quartile of motion since the first frame, in long sides; share of tracks alive) after one more."""
         if len(self._start) < LEAST_CORNERS:
             changed = float(np.abs(self._first.astype(np.float32) - grey).mean()) > CHANGED_GREY
             return 0.0, 0.0 if changed else 1.0
@@ -136,4 +142,4 @@ class Tracks:
         if not len(alive):
             return 0.0, 0.0
         moved = np.linalg.norm(self._now[alive] - self._start[alive], axis=1)
-        return float(np.median(moved)) / max(grey.shape), len(alive) / len(self._start)
+        return float(np.quantile(moved, 0.75)) / max(grey.shape), len(alive) / len(self._start)

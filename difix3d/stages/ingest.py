@@ -183,7 +183,7 @@ def _read_video(path: Path, config: IngestConfig, store: Store) -> Generator[Eve
     if chosen.last < len(samples) - 1:
         yield Warned(
             "ingest",
-            f"{config.max_frames} frames, the most to keep, reach to {samples[chosen.last].seconds:.0f} s of the video; "
+            f"{config.max_frames} frames, the most to keep, end {samples[chosen.last].seconds:.0f} s into the video; "
             "the rest was left out, because frames farther apart would not overlap. Raise --max-frames, or film less.",
         )
     seconds = {samples[position].index: samples[position].seconds for position in chosen.kept}
