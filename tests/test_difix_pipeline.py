@@ -170,6 +170,14 @@ def test_gradients_of_a_training_step(goldens) -> None:
     torch.testing.assert_close(norm, recorded["unet_grad_norm"].reshape(()), rtol=1e-3, atol=0)
 
 
+@pytest.mark.parametrize(("dtype", "atol"), [(torch.bfloat16, 0.15), (torch.float16, 0.03)])
+def test_half_precision_is_close(goldens, dtype, atol) -> None:
+    half = DifixPipeline.from_pretrained(goldens.checkpoint("difix_ref"), dtype=dtype)
+    image, ref = goldens.image("image_0"), goldens.image("ref_0")
+    ours, wanted = (pipe(image, ref, output_type="pt").images[0] for pipe in (half, goldens.pipeline("difix_ref")))
+    torch.testing.assert_close(ours, wanted, rtol=0, atol=atol)
+
+
 def test_wrong_input_is_named(goldens) -> None:
     pipe, image = goldens.pipeline("difix"), goldens.image("image_0")
     with pytest.raises(FixerError, match="at least 8x8"):
