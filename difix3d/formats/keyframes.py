@@ -115,7 +115,7 @@ class Tracks:
 
         self._cv2: Any = cv2
         self._first = self._last = grey
-        corners = cv2.goodFeaturesToTrack(grey, 300, 0.01, 6)
+        corners = cv2.goodFeaturesToTrack(grey, 200, 0.01, 6)
         self._start = np.empty((0, 2), np.float32) if corners is None else corners.reshape(-1, 2)
         self._now = self._start
         self._alive = np.ones(len(self._start), dtype=bool)
