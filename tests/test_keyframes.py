@@ -98,11 +98,11 @@ def test_cuts_and_pictures_without_corners(wall: np.ndarray) -> None:
     assert choose([], [], 80).kept == ()
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_selections_are_rising_and_within_the_cap(wall: np.ndarray, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    offsets = np.clip(np.cumsum(rng.normal(2, 6, 80)), 0, 5600)
+    offsets = np.clip(np.cumsum(rng.normal(2, 6, 60)), 0, 5600)
     cap = int(rng.integers(3, 40))
-    kept = choose(pan(wall, offsets), rng.random(80).tolist(), cap).kept
+    kept = choose(pan(wall, offsets), rng.random(60).tolist(), cap).kept
     assert 1 <= len(kept) <= cap
     assert (np.diff(kept) > 0).all()

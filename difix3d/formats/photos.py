@@ -162,6 +162,7 @@ def describe_bytes(path: Path) -> str:
         (b"PK\x03\x04", "it is a ZIP archive: unpack it first"),
         (b"%PDF", "it is a PDF"),
         (b"GIF8", "it is a GIF, which has too few colours"),
+        (b"RIFF", "it is an AVI video or sound: export it as MP4"),
         (b"\xff\xd8", "it begins like a JPEG, but its header is damaged"),
         (b"\x89PNG", "it begins like a PNG, but its header is damaged"),
     ):

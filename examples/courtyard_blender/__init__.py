@@ -1,0 +1,1 @@
+"""The courtyard of make_courtyard.py: shapes, materials and where everything stands. Needs Blender's `bpy`."""
