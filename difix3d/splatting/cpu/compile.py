@@ -1,0 +1,106 @@
+"""The one place that decides how kernels are compiled, where the compiled code is kept, and who runs it.
+
+Kernels release the GIL and are run by plain threads: numba's own thread pools abort the process when two Python
+threads use them at once, or after a fork. Work is dealt out by an atomic counter; what a piece computes never
+depends on who computes it, so results are bit-identical for any number of threads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+
+def _cache_folder() -> str:
+    """A writable folder for compiled kernels, named by a hash of their sources.
+
+    The hash is there because numba looks only at the file of a kernel, not at those it calls into.
+    $NUMBA_CACHE_DIR, then the user's cache folder, then (read-only home) the temporary folder.
+    """
+    sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    name = f"difix3d-kernels-{hashlib.sha256(sources).hexdigest()[:12]}"
+    home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    for parent in (numba.config.CACHE_DIR, home):  # type: ignore[attr-defined]
+        if parent:
+            folder = Path(parent) / name
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryFile(dir=folder):
+                    return str(folder)
+            except OSError:
+                continue
+    return str(Path(tempfile.gettempdir()) / f"{name}-{os.getuid() if hasattr(os, 'getuid') else 0}")
+
+
+_FOLDER = _cache_folder()
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile with numba at first call, keep the result on disk, release the GIL while running."""
+    before = numba.config.CACHE_DIR  # type: ignore[attr-defined]
+    numba.config.CACHE_DIR = _FOLDER  # type: ignore[attr-defined]  # read once, while decorating
+    try:
+        return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    finally:
+        numba.config.CACHE_DIR = before  # type: ignore[attr-defined]
+
+
+inlined = numba.njit(inline="always", error_model="numpy")
+
+
+@intrinsic
+def take(typingctx: Any, counter: Any) -> Any:
+    """Atomically: counter[0] += 1, giving the value before. counter: int64 array."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = context.make_array(sig.args[0])(context, builder, args[0]).data
+        return builder.atomic_rmw("add", pointer, ir.Constant(ir.IntType(64), 1), "monotonic")
+
+    return types.int64(counter), emit
+
+
+_pool: ThreadPoolExecutor | None = None
+_pool_lock = threading.Lock()
+
+
+def _forget_pool() -> None:
+    global _pool
+    _pool = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_pool)  # threads do not survive a fork
+
+
+def thread_count() -> int:
+    """As many as torch may use (torch.set_num_threads), and not more than this process has cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(torch.get_num_threads(), cores))
+
+
+def run(worker: Callable[..., None], *args: Any) -> None:
+    """Call worker(counter, *args) on every thread at once; it takes pieces from the counter until none are left."""
+    global _pool
+    counter = np.zeros(8, dtype=np.int64)
+    helpers = thread_count() - 1
+    if helpers and _pool is None:
+        with _pool_lock:
+            if _pool is None:
+                _pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="splat")
+    futures = [_pool.submit(worker, counter, *args) for _ in range(helpers)] if _pool else []
+    worker(counter, *args)
+    for future in futures:
+        future.result()

@@ -1,0 +1,170 @@
+"""`rasterize` and `l1_ssim`: one call and one meaning on CPU (our kernels) and CUDA (gsplat, torch)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from difix3d.errors import ConfigError, MissingBackendError, ShapeError
+from difix3d.splatting.base import ScreenSpace
+from difix3d.types import Camera, Splats
+
+RENDERERS = ("auto", "gsplat", "cpu")
+
+
+def rasterize(
+    means: torch.Tensor,
+    quats: torch.Tensor,
+    log_scales: torch.Tensor,
+    opacity_logits: torch.Tensor,
+    sh: torch.Tensor,
+    camera: Camera,
+    background: torch.Tensor | None = None,
+    sh_degree: int | None = None,
+    *,
+    screen: ScreenSpace | None = None,
+    renderer: str = "auto",
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Draw 3D Gaussians (Kerbl et al. 2023); differentiable in the five parameters and in background.
+
+    means: [N, 3] world; quats: [N, 4] wxyz, any length > 0; log_scales: [N, 3]; opacity_logits: [N];
+    sh: [N, K, 3], K in 1, 4, 9, 16; background: [3], None is black; sh_degree: how many degrees of sh are used,
+    None is all. float32, all on one device. renderer: auto (cpu for CPU tensors, gsplat for CUDA), gsplat or cpu.
+
+    Gives rgb [H, W, 3], alpha [H, W] and depth [H, W]: the mean z of what is seen, weighted as the colours are, in
+    world units; 0 where alpha is 0. Splats with a NaN or infinite parameter, or nearer than 0.01, are not drawn.
+    `screen` is filled for densification. ShapeError names a wrong argument; MissingBackendError a missing device.
+    """
+    count = _check_shapes(means, quats, log_scales, opacity_logits, sh, background)
+    degrees = round(sh.shape[1] ** 0.5) - 1
+    sh_degree = degrees if sh_degree is None else sh_degree
+    if not 0 <= sh_degree <= degrees:
+        raise ConfigError(f"sh_degree: expected 0 to {degrees} for {sh.shape[1]} coefficients, got {sh_degree}")
+    on_gpu = choose_renderer(renderer, means.device) == "gsplat"
+    if background is None:
+        background = torch.zeros(3, device=means.device)
+    arguments: tuple[Any, ...] = (means, quats, log_scales, opacity_logits, sh, camera, background, sh_degree)
+    if on_gpu and count:
+        from difix3d.splatting.gsplat_cuda import rasterize_gsplat
+
+        return rasterize_gsplat(*arguments, screen=screen)
+    from difix3d.splatting.cpu.rasterizer import rasterize_cpu
+
+    if on_gpu:  # nothing to draw: the picture is the background, on the device it was asked on
+        blank = rasterize_cpu(*(arg.cpu() if isinstance(arg, torch.Tensor) else arg for arg in arguments), screen)
+        return tuple(picture.to(means.device) for picture in blank)  # type: ignore[return-value]
+    return rasterize_cpu(*arguments, screen)
+
+
+def choose_renderer(renderer: str, device: torch.device | str) -> str:
+    """ "gsplat" or "cpu" for tensors on `device`; the two must agree."""
+    if renderer not in RENDERERS:
+        raise ConfigError(f"renderer: expected one of {', '.join(RENDERERS)}, got {renderer!r}")
+    kind = torch.device(device).type
+    if kind not in ("cpu", "cuda"):
+        raise MissingBackendError(f"no renderer draws on {kind}: move the tensors to the CPU or to a CUDA device")
+    if renderer == "gsplat" and kind == "cpu":
+        raise MissingBackendError("gsplat needs a CUDA device, and the splats are on the CPU: choose --renderer cpu")
+    if renderer == "cpu" and kind == "cuda":
+        raise MissingBackendError(
+            "--renderer cpu draws CPU tensors, and the splats are on CUDA: choose --renderer auto"
+        )
+    return "gsplat" if kind == "cuda" else "cpu"
+
+
+def render_view(
+    splats: Splats,
+    camera: Camera,
+    *,
+    background: Any = None,
+    renderer: str = "auto",
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """rgb [H, W, 3] in [0, 1], alpha [H, W] and depth [H, W] of splats, as `rasterize`, without gradients.
+
+    background: three numbers in [0, 1]; None is black. renderer: auto takes CUDA with gsplat where both are there.
+    """
+    device = "cpu" if renderer == "cpu" else default_device(renderer)
+    tensors = [
+        torch.tensor(array, device=device)
+        for array in (splats.means, splats.quats, splats.log_scales, splats.opacity_logits, splats.sh)
+    ]
+    shade = None if background is None else torch.as_tensor(background, dtype=torch.float32, device=device)
+    with torch.no_grad():
+        rgb, alpha, depth = rasterize(*tensors, camera, shade, renderer=renderer)
+    return rgb.clamp(0, 1).cpu().numpy(), alpha.cpu().numpy(), depth.cpu().numpy()
+
+
+def default_device(renderer: str = "auto") -> str:
+    """ "cuda" where gsplat can render, else "cpu"; MissingBackendError if gsplat is asked for and cannot."""
+    from difix3d.splatting.gsplat_cuda import cuda_is_visible, require_gsplat
+
+    if renderer not in RENDERERS:
+        raise ConfigError(f"renderer: expected one of {', '.join(RENDERERS)}, got {renderer!r}")
+    if renderer == "cpu" or (renderer == "auto" and not cuda_is_visible()):
+        return "cpu"
+    try:
+        require_gsplat()
+    except MissingBackendError:
+        if renderer == "gsplat":
+            raise
+        return "cpu"
+    return "cuda"
+
+
+def l1_ssim(prediction: torch.Tensor, target: torch.Tensor, ssim_weight: float = 0.2) -> torch.Tensor:
+    """(1 - ssim_weight) L1 + ssim_weight (1 - SSIM), a scalar differentiable in `prediction` (3DGS Eq. 7).
+
+    prediction, target: [H, W, 3] in [0, 1], any size from 1x1. SSIM has an 11x11 Gaussian window of sigma 1.5 and
+    "same" zero padding. Fused on the CPU; on other devices a few torch convolutions of the same meaning.
+    """
+    for name, picture in (("prediction", prediction), ("target", target)):
+        if picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
+            raise ShapeError(f"{name}: expected [H, W, 3], got {list(picture.shape)}")
+    if target.shape != prediction.shape:
+        raise ShapeError(f"target: expected {list(prediction.shape)} like prediction, got {list(target.shape)}")
+    if prediction.device.type == "cpu":
+        from difix3d.splatting.cpu.image_loss import l1_ssim_cpu
+
+        return l1_ssim_cpu(prediction, target.cpu(), ssim_weight)
+    from difix3d.splatting.torch_loss import l1_ssim_torch
+
+    return l1_ssim_torch(prediction, target, ssim_weight)
+
+
+def warm_up() -> None:
+    """Compile every CPU kernel (half a minute once; then they come from the disk cache in a second)."""
+    camera = Camera(np.array([[4.0, 0, 4], [0, 4.0, 4], [0, 0, 1]]), 8, 8, np.eye(4))
+    parameters = [torch.zeros(1, *shape) for shape in ((3,), (4,), (3,), (), (16, 3))]
+    parameters[0][:, 2] = 1.0
+    parameters[1][:, 0] = 1.0
+    for parameter in parameters:
+        parameter.requires_grad_()
+    rgb, _, _ = rasterize(*parameters, camera, renderer="cpu")
+    l1_ssim(rgb, torch.zeros(8, 8, 3)).backward()
+
+
+def _check_shapes(means: Any, quats: Any, log_scales: Any, opacity_logits: Any, sh: Any, background: Any) -> int:
+    """N, or ShapeError naming the first argument that does not fit."""
+    count = means.shape[0] if means.ndim else 0
+    wanted = {
+        "means": (means, "[N, 3]", lambda shape: len(shape) == 2 and shape[1] == 3),
+        "quats": (quats, f"[{count}, 4]", lambda shape: tuple(shape) == (count, 4)),
+        "log_scales": (log_scales, f"[{count}, 3]", lambda shape: tuple(shape) == (count, 3)),
+        "opacity_logits": (opacity_logits, f"[{count}]", lambda shape: tuple(shape) == (count,)),
+        "sh": (
+            sh,
+            f"[{count}, 1 | 4 | 9 | 16, 3]",
+            lambda shape: len(shape) == 3 and shape[0] == count and shape[1] in (1, 4, 9, 16) and shape[2] == 3,
+        ),
+    }
+    if background is not None:
+        wanted["background"] = (background, "[3]", lambda shape: tuple(shape) == (3,))
+    for name, (tensor, expected, fits) in wanted.items():
+        if not fits(tensor.shape):
+            raise ShapeError(f"{name}: expected {expected}, got {list(tensor.shape)}")
+        if tensor.device != means.device:
+            raise ShapeError(f"{name}: expected on {means.device} like means, got {tensor.device}")
+    return count
