@@ -26,29 +26,66 @@ from difix3d.splatting.cpu.lanes import (
     anywhere,
     exp,
     fill,
+    lane_index,
     lane_x,
     lane_y,
+    larger,
     load,
     magnitude,
     select,
+    smaller,
+    sqrt,
     store,
     total,
 )
 from difix3d.splatting.cpu.projection import (
-    BLUE, DEPTH, EXTENT_X, EXTENT_Y, GREEN, LOG_OPACITY, RED, SLOT, A, B, C, X, Y,
+    BLUE,
+    DEPTH,
+    EXTENT_Y,
+    GREEN,
+    INVERSE_A,
+    LOG_OPACITY,
+    REACH2,
+    RED,
+    TURN_Y,
+    A,
+    B,
+    C,
+    X,
+    Y,
 )  # fmt: skip
 
 LOG_MIN_ALPHA = math.log(MIN_ALPHA)
+SLACK_PX = 0.01  # rounding must not lose a block
 CHECK_EVERY = 8  # visits of a block between looks whether all its pixels are finished; a power of two
 
 
 @inlined
-def _block_range(centre: float, extent: float, origin: int, blocks: int) -> tuple[int, int]:
-    """First and one past the last block of a tile with pixel centres inside centre +- extent."""
-    low = (centre - extent - origin - 0.5) / BLOCK
-    high = (centre + extent - origin - 0.5) / BLOCK
+def _block_rows(row: Any, y0: int, blocks: int) -> tuple[int, int]:
+    """First and one past the last row of blocks that a splat touches in the tile that begins at y0."""
+    low = (row[Y] - row[EXTENT_Y] - y0 - (BLOCK - 0.5)) / BLOCK + 1.0
+    high = (row[Y] + row[EXTENT_Y] - y0 - 0.5) / BLOCK + 1.0
     first = np.int64(max(0.0, min(low, np.float64(blocks))))
-    return first, min(np.int64(max(-1.0, min(high, np.float64(blocks))) + 1.0), blocks)
+    return first, np.int64(max(0.0, min(high, np.float64(blocks))))
+
+
+@inlined
+def _block_spans(spans: Any, row: Any, x0: int, y: int, blocks: int) -> None:
+    """spans [32]: for sixteen rows of blocks from pixel row y on, the first block that the ellipse touches there, and
+    one past the last: its sides x(dy) = (-b dy -+ sqrt(reach^2 - c^2 dy^2)) / a at their outermost in each row."""
+    top = (np.float32(y + 0.5) - row[Y]) + BLOCK * lane_index()
+    bottom = top + (BLOCK - 1.0)
+    turn = row[TURN_Y]
+    right_y = smaller(larger(top, turn), bottom)
+    left_y = smaller(larger(top, -turn), bottom)
+    b, c2, reach2 = row[B], row[C] * row[C], row[REACH2]
+    right = sqrt(larger(reach2 - c2 * (right_y * right_y), 0.0)) - b * right_y
+    left = sqrt(larger(reach2 - c2 * (left_y * left_y), 0.0)) + b * left_y
+    centre = row[X] - np.float32(x0)
+    first = ((centre - SLACK_PX - (BLOCK - 0.5)) - left * row[INVERSE_A]) * (1.0 / BLOCK) + 1.0
+    past = ((centre + SLACK_PX - 0.5) + right * row[INVERSE_A]) * (1.0 / BLOCK) + 1.0
+    store(spans, 0, smaller(larger(first, 0.0), np.float32(blocks)))
+    store(spans, WIDTH, smaller(larger(past, 0.0), np.float32(blocks)))
 
 
 @inlined
@@ -76,6 +113,7 @@ def blend(
     lanes = blocks * blocks * WIDTH
     T, red, green, blue, far = np.empty(lanes, np.float32), np.empty(lanes, np.float32), np.empty(
         lanes, np.float32), np.empty(lanes, np.float32), np.empty(lanes, np.float32)  # fmt: skip
+    spans = np.empty(2 * WIDTH, np.float32)
     alive = np.empty(blocks * blocks, np.int32)  # visits so far; -1: nothing left to do
     while True:
         turn = take(counter)
@@ -92,15 +130,17 @@ def blend(
             if left == 0:
                 break
             row = rows[entry_splat[entry]]
-            bx0, bx1 = _block_range(row[X], row[EXTENT_X], x0, blocks)
-            by0, by1 = _block_range(row[Y], row[EXTENT_Y], y0, blocks)
+            by0, by1 = _block_rows(row, y0, blocks)
             a, b, c, log_opacity = row[A], row[B], row[C], row[LOG_OPACITY]
             for by in range(by0, by1):
                 dy = (row[Y] - np.float32(y0 + by * BLOCK + 0.5)) - lane_y()
                 v = c * dy
                 bdy = b * dy
                 ceiling = log_opacity - 0.5 * (v * v)
-                for bx in range(bx0, bx1):
+                if (by - by0) % WIDTH == 0:
+                    _block_spans(spans, row, x0, y0 + by * BLOCK, blocks)
+                in_spans = (by - by0) % WIDTH
+                for bx in range(np.int64(spans[in_spans]), np.int64(spans[WIDTH + in_spans])):
                     block = by * blocks + bx
                     if alive[block] < 0:
                         continue
@@ -150,6 +190,7 @@ def blend_backward(
     T, R, gr, gg, gb = np.empty(lanes, np.float32), np.empty(lanes, np.float32), np.zeros(
         lanes, np.float32), np.zeros(lanes, np.float32), np.zeros(lanes, np.float32)  # fmt: skip
     gz, gc = np.zeros(lanes, np.float32), np.zeros(lanes, np.float32)
+    spans = np.empty(2 * WIDTH, np.float32)
     alive = np.empty(blocks * blocks, np.int32)
     while True:
         turn = take(counter)
@@ -179,10 +220,9 @@ def blend_backward(
         for entry in range(tile_start[tile], tile_start[tile + 1]):
             slot = slots[entry_slot[entry]]
             row = rows[entry_splat[entry]]
-            bx0, bx1 = _block_range(row[X], row[EXTENT_X], x0, blocks)
-            by0, by1 = _block_range(row[Y], row[EXTENT_Y], y0, blocks)
+            by0, by1 = _block_rows(row, y0, blocks)
             if left == 0:
-                bx1 = bx0
+                by1 = by0
             a, b, c, log_opacity = row[A], row[B], row[C], row[LOG_OPACITY]
             s0, sx, sy = fill(0.0), fill(0.0), fill(0.0)
             sxx, sxy, syy = fill(0.0), fill(0.0), fill(0.0)
@@ -192,7 +232,10 @@ def blend_backward(
                 v = c * dy
                 bdy = b * dy
                 ceiling = log_opacity - 0.5 * (v * v)
-                for bx in range(bx0, bx1):
+                if (by - by0) % WIDTH == 0:
+                    _block_spans(spans, row, x0, y0 + by * BLOCK, blocks)
+                in_spans = (by - by0) % WIDTH
+                for bx in range(np.int64(spans[in_spans]), np.int64(spans[WIDTH + in_spans])):
                     block = by * blocks + bx
                     if alive[block] < 0:
                         continue

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch.autograd.function import once_differentiable
 
 from difix3d.splatting.cpu.compile import inlined, kernel, run, take
-from difix3d.splatting.cpu.lanes import WIDTH, fill, load, magnitude, select, store, total
+from difix3d.splatting.cpu.lanes import WIDTH, load, select, store
 
 HALF = 5
 _window = np.exp(-0.5 * (np.arange(HALF + 1) / 1.5) ** 2)

@@ -166,6 +166,16 @@ def lane_y(typingctx: Any) -> Any:
 
 
 @intrinsic
+def lane_index(typingctx: Any) -> Any:
+    """0 1 2 ... 15."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return ir.Constant(_VECTOR, [float(i) for i in range(WIDTH)])
+
+    return LANES(), emit
+
+
+@intrinsic
 def select(typingctx: Any, mask: Any, yes: Any, no: Any) -> Any:
     """yes where the mask is set, no elsewhere; both may be lanes or numbers."""
 
@@ -200,17 +210,42 @@ def total(typingctx: Any, lanes: Any) -> Any:
     return types.float32(lanes), emit
 
 
+def _unary(builder: Any, name: str, value: Any) -> Any:
+    kind = ir.FunctionType(_VECTOR, [_VECTOR])
+    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v{WIDTH}f32")
+    return builder.call(function, [value])
+
+
 @intrinsic
 def magnitude(typingctx: Any, lanes: Any) -> Any:
     """Absolute value of each lane."""
+    return LANES(lanes), lambda context, builder, sig, args: _unary(builder, "fabs", args[0])
 
+
+@intrinsic
+def sqrt(typingctx: Any, lanes: Any) -> Any:
+    """Square root of each lane; NaN below zero."""
+    return LANES(lanes), lambda context, builder, sig, args: _unary(builder, "sqrt", args[0])
+
+
+def _pick(test: str) -> Any:
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        function = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(_VECTOR, [_VECTOR]), f"llvm.fabs.v{WIDTH}f32"
-        )
-        return builder.call(function, args)
+        left, right = (_broadcast(context, builder, kind, arg) for kind, arg in zip(sig.args, args))
+        return builder.select(builder.fcmp_ordered(test, left, right), left, right)
 
-    return LANES(lanes), emit
+    return emit
+
+
+@intrinsic
+def smaller(typingctx: Any, left: Any, right: Any) -> Any:
+    """The smaller of each two lanes (or number); the right one where either is NaN."""
+    return LANES(left, right), _pick("<")
+
+
+@intrinsic
+def larger(typingctx: Any, left: Any, right: Any) -> Any:
+    """The larger of each two lanes (or number); the right one where either is NaN."""
+    return LANES(left, right), _pick(">")
 
 
 # 2^f on [-1/2, 1/2]: Chebyshev fit of degree 5, relative error below 1e-7 before rounding
@@ -221,11 +256,12 @@ _ROUND = 1.5 * 2**23  # adding it leaves the nearest integer in the low bits of 
 
 @intrinsic
 def exp(typingctx: Any, lanes: Any) -> Any:
-    """e^x of each lane for -87 < x < 88, relative error about 2e-7; below that range it stays near 1e-38."""
+    """e^x of each lane, relative error 1e-7 (1 + |x|); x is held between -87 and 88 (NaN becomes 88)."""
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        low = _constant(-87.0)
-        x = builder.select(builder.fcmp_ordered(">", args[0], low), args[0], low)
+        low, high = _constant(-87.0), _constant(88.0)
+        x = builder.select(builder.fcmp_ordered("<", args[0], high), args[0], high)
+        x = builder.select(builder.fcmp_ordered(">", x, low), x, low)
         x = builder.fmul(x, _constant(1 / math.log(2)))
         shifted = builder.fadd(x, _constant(_ROUND))
         fraction = builder.fsub(x, builder.fsub(shifted, _constant(_ROUND)))
@@ -234,5 +270,28 @@ def exp(typingctx: Any, lanes: Any) -> Any:
             power = builder.fadd(builder.fmul(power, fraction, flags=_FUSE), _constant(coefficient), flags=_FUSE)
         exponent = builder.shl(builder.bitcast(shifted, _INTS), ir.Constant(_INTS, [23] * WIDTH))
         return builder.bitcast(builder.add(builder.bitcast(power, _INTS), exponent), _VECTOR)
+
+    return LANES(lanes), emit
+
+
+@intrinsic
+def log(typingctx: Any, lanes: Any) -> Any:
+    """Natural logarithm of each lane, for normal positive numbers; absolute error below 1e-7 near 1."""
+
+    def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        # x = 2^e m with m in [sqrt(1/2), sqrt(2)): subtracting the bits of sqrt(1/2) leaves e in the exponent field
+        bits = builder.bitcast(args[0], _INTS)
+        root = int(np.float32(math.sqrt(0.5)).view(np.int32))
+        shifted = builder.sub(bits, ir.Constant(_INTS, [root] * WIDTH))
+        exponent = builder.ashr(shifted, ir.Constant(_INTS, [23] * WIDTH))
+        mantissa = builder.bitcast(builder.sub(bits, builder.shl(exponent, ir.Constant(_INTS, [23] * WIDTH))), _VECTOR)
+        # log m = 2 artanh(s), s = (m - 1) / (m + 1), |s| < 0.172
+        s = builder.fdiv(builder.fsub(mantissa, _constant(1.0)), builder.fadd(mantissa, _constant(1.0)))
+        square = builder.fmul(s, s)
+        series = _constant(2 / 9)
+        for coefficient in (2 / 7, 2 / 5, 2 / 3, 2.0):
+            series = builder.fadd(builder.fmul(series, square, flags=_FUSE), _constant(coefficient), flags=_FUSE)
+        whole = builder.fmul(builder.sitofp(exponent, _VECTOR), _constant(math.log(2)))
+        return builder.fadd(builder.fmul(series, s, flags=_FUSE), whole, flags=_FUSE)
 
     return LANES(lanes), emit

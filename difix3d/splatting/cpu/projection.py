@@ -1,14 +1,13 @@
-"""From splats in the world to ellipses on the screen (EWA splatting, 3DGS Eq. 5), and the way back.
+"""From splats in the world to ellipses on the screen (EWA splatting, 3DGS Eq. 5), sixteen splats at a time.
 
 Notation, per splat
-    t = W m + v                 centre in camera axes; W, v from cam_from_world
-    L = R(q) diag(s)            so that the covariance is L L^T
-    J                           Jacobian of the projection at t, 2x3
-    Q = J W L                   2x3; screen covariance C = Q Q^T + 0.3 I
-    C^-1 = U^T U                U = [[a, b], [0, c]]; exponent sigma = |U d|^2 / 2 never turns negative by rounding
+    o = mean - camera centre, t = W o      W is the rotation of cam_from_world
+    J                                      Jacobian of the projection at t, 2x3; P = J W
+    Q = P R(q) diag(s)                     2x3, rows q0 and q1; screen covariance C = Q Q^T + 0.3 I
+    C^-1 = U^T U, U = [[a, b], [0, c]]     exponent sigma = |U d|^2 / 2 never turns negative by rounding
 
-Parameters and results are float32; what lies between is float64, because C of a needle nearly cancels.
-Source of the derivatives: differentiated here; checked against tests/reference_rasterizer.py.
+det C is taken as |q0 x q1|^2 + 0.3 (|q0|^2 + |q1|^2) + 0.3^2 (Lagrange), which unlike C00 C11 - C01^2 does not cancel
+for needles, so that float32 is enough.
 """
 
 from __future__ import annotations
@@ -17,64 +16,176 @@ import math
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from difix3d.splatting.base import BLUR_PX2, FOV_MARGIN, MIN_ALPHA, NEAR_PLANE
 from difix3d.splatting.cpu.compile import inlined, kernel, take
-from difix3d.splatting.cpu.sh import direction_gradient, fill_basis
+from difix3d.splatting.cpu.lanes import (
+    WIDTH,
+    anywhere,
+    exp,
+    fill,
+    larger,
+    load,
+    log,
+    magnitude,
+    select,
+    smaller,
+    sqrt,
+    store,
+)
+from difix3d.splatting.cpu.sh import fill_basis
+from difix3d.types import Camera
 
-ROW = 16  # floats per projected splat: one cache line
-X, Y, A, B, C, LOG_OPACITY, RED, GREEN, BLUE, DEPTH, EXTENT_X, EXTENT_Y, REACH2 = range(13)
+# A projected splat: one cache line of floats
+ROW = 16
+X, Y, A, B, C, LOG_OPACITY, RED, GREEN, BLUE, DEPTH, EXTENT_X, EXTENT_Y, REACH2, TURN_Y, INVERSE_A = range(15)
 
-# floats per (splat, tile) gradient slot: sums over pixels of s, s dx, s dy, s dx^2, s dx dy, s dy^2 with
-# s = dL/dsigma, then dL/d(red, green, blue, depth)
-SLOT = 10
+# Camera vector: W row by row, then
+CENTRE, FX, FY, CX, CY, IMAGE_WIDTH, IMAGE_HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 9, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21
 
-CHUNK = 256  # splats dealt out at once
+PARAMETERS = 11  # mean, quat, log-scale, opacity logit
+GROUPS = 16  # groups of sixteen splats dealt out at once
 CULLED = np.uint32(0xFFFFFFFF)
+LARGEST = 1e30  # parameters and colours beyond it are culled, as NaN is
+_LOG_MIN_ALPHA = math.log(MIN_ALPHA)
 
-# camera vector: W row by row, v, fx, fy, cx, cy, width, height, camera centre
-CAMERA_SIZE = 21
 
-
-@inlined
-def _rotation(qw: float, qx: float, qy: float, qz: float) -> tuple[float, ...]:
-    """Rotation matrix of a unit quaternion, row by row."""
-    return (
-        1.0 - 2.0 * (qy * qy + qz * qz),
-        2.0 * (qx * qy - qw * qz),
-        2.0 * (qx * qz + qw * qy),
-        2.0 * (qx * qy + qw * qz),
-        1.0 - 2.0 * (qx * qx + qz * qz),
-        2.0 * (qy * qz - qw * qx),
-        2.0 * (qx * qz - qw * qy),
-        2.0 * (qy * qz + qw * qx),
-        1.0 - 2.0 * (qx * qx + qy * qy),
+def camera_vector(camera: Camera) -> NDArray[np.float32]:
+    """The camera as the kernels read it. LEFT to BOTTOM hold x/z and y/z where the Jacobian stops changing: beyond
+    the picture and a margin the affine approximation explodes."""
+    K = camera.K
+    focal, centre = np.array([K[0, 0], K[1, 1]]), np.array([K[0, 2], K[1, 2]])
+    size = np.array([camera.width, camera.height])
+    margin = FOV_MARGIN * 0.5 * size / focal
+    low, high = -centre / focal - margin, (size - centre) / focal + margin
+    rotation = camera.cam_from_world[:3, :3].ravel()
+    return np.concatenate(
+        [rotation, camera.position, focal, centre, size, [low[0], high[0], low[1], high[1]]], dtype=np.float32
     )
 
 
 @inlined
-def _held_slopes(cam: Any, slope_x: float, slope_y: float) -> tuple[float, float]:
-    """x/z and y/z, held inside the image plus a margin: beyond it the affine approximation explodes."""
-    margin_x = FOV_MARGIN * 0.5 * cam[16] / cam[12]
-    margin_y = FOV_MARGIN * 0.5 * cam[17] / cam[13]
-    right = (cam[16] - cam[14]) / cam[12] + margin_x
-    left = -cam[14] / cam[12] - margin_x
-    bottom = (cam[17] - cam[15]) / cam[13] + margin_y
-    top = -cam[15] / cam[13] - margin_y
-    return min(right, max(left, slope_x)), min(bottom, max(top, slope_y))
+def load_splats(own: Any, means: Any, quats: Any, log_scales: Any, opacity_logits: Any, start: int) -> None:
+    """own [PARAMETERS * 16]: parameters of splats start to start + 15 (the last one again beyond the end)."""
+    for i in range(WIDTH):
+        n = min(start + i, len(means) - 1)
+        own[i], own[WIDTH + i], own[2 * WIDTH + i] = means[n, 0], means[n, 1], means[n, 2]
+        own[3 * WIDTH + i], own[4 * WIDTH + i] = quats[n, 0], quats[n, 1]
+        own[5 * WIDTH + i], own[6 * WIDTH + i] = quats[n, 2], quats[n, 3]
+        own[7 * WIDTH + i], own[8 * WIDTH + i] = log_scales[n, 0], log_scales[n, 1]
+        own[9 * WIDTH + i], own[10 * WIDTH + i] = log_scales[n, 2], opacity_logits[n]
 
 
 @inlined
-def _project_axes(cam: Any, j00: float, j02: float, j11: float, j12: float) -> tuple[float, ...]:
-    """P = J W, row by row."""
+def offsets(own: Any, cam: Any) -> Any:
+    """o and t."""
+    ox, oy = load(own, 0) - cam[CENTRE], load(own, WIDTH) - cam[CENTRE + 1]
+    oz = load(own, 2 * WIDTH) - cam[CENTRE + 2]
+    tx = ox * cam[0] + oy * cam[1] + oz * cam[2]
+    ty = ox * cam[3] + oy * cam[4] + oz * cam[5]
+    tz = ox * cam[6] + oy * cam[7] + oz * cam[8]
+    return ox, oy, oz, tx, ty, tz
+
+
+@inlined
+def unit_quaternion(own: Any) -> Any:
+    """w, x, y, z and 1 / length before."""
+    w, x, y, z = load(own, 3 * WIDTH), load(own, 4 * WIDTH), load(own, 5 * WIDTH), load(own, 6 * WIDTH)
+    over = 1.0 / sqrt(w * w + x * x + y * y + z * z)
+    return w * over, x * over, y * over, z * over, over
+
+
+@inlined
+def rotation_rows(w: Any, x: Any, y: Any, z: Any) -> Any:
+    """R of a unit quaternion, row by row."""
+    x2, y2, z2 = x + x, y + y, z + z
+    xx, yy, zz, xy, xz, yz = x * x2, y * y2, z * z2, x * y2, x * z2, y * z2
+    wx, wy, wz = w * x2, w * y2, w * z2
     return (
-        j00 * cam[0] + j02 * cam[6],
-        j00 * cam[1] + j02 * cam[7],
-        j00 * cam[2] + j02 * cam[8],
-        j11 * cam[3] + j12 * cam[6],
-        j11 * cam[4] + j12 * cam[7],
-        j11 * cam[5] + j12 * cam[8],
+        1.0 - yy - zz, xy - wz, xz + wy,
+        xy + wz, 1.0 - xx - zz, yz - wx,
+        xz - wy, yz + wx, 1.0 - xx - yy,
+    )  # fmt: skip
+
+
+@inlined
+def held(slope: Any, low: float, high: float) -> Any:
+    return smaller(larger(slope, low), high)
+
+
+@inlined
+def screen_axes(cam: Any, over_z: Any, hx: Any, hy: Any) -> Any:
+    """P = J W, row by row; J = [[fx/z, 0, -fx hx/z], [0, fy/z, -fy hy/z]]."""
+    jx, jy = over_z * cam[FX], over_z * cam[FY]
+    return (
+        jx * (cam[0] - hx * cam[6]), jx * (cam[1] - hx * cam[7]), jx * (cam[2] - hx * cam[8]),
+        jy * (cam[3] - hy * cam[6]), jy * (cam[4] - hy * cam[7]), jy * (cam[5] - hy * cam[8]),
+    )  # fmt: skip
+
+
+@inlined
+def scaled_axes(p: Any, r: Any, s0: Any, s1: Any, s2: Any) -> Any:
+    """Q, row by row."""
+    return (
+        (p[0] * r[0] + p[1] * r[3] + p[2] * r[6]) * s0,
+        (p[0] * r[1] + p[1] * r[4] + p[2] * r[7]) * s1,
+        (p[0] * r[2] + p[1] * r[5] + p[2] * r[8]) * s2,
+        (p[3] * r[0] + p[4] * r[3] + p[5] * r[6]) * s0,
+        (p[3] * r[1] + p[4] * r[4] + p[5] * r[7]) * s1,
+        (p[3] * r[2] + p[4] * r[5] + p[5] * r[8]) * s2,
     )
+
+
+@inlined
+def _finite(own: Any) -> Any:
+    """Mask of splats without a NaN or an infinity."""
+    size = magnitude(load(own, 0))
+    for k in range(1, PARAMETERS):
+        size = size + magnitude(load(own, k * WIDTH))
+    return size < LARGEST
+
+
+@inlined
+def _ellipses(own: Any, cam: Any, out: Any) -> Any:
+    """Write everything of a row but its colour to out [ROW * 16]; mask of the splats that touch the picture.
+
+    Comparisons are such that a NaN culls."""
+    _, _, _, tx, ty, tz = offsets(own, cam)
+    over_z = 1.0 / tz
+    slope_x, slope_y = tx * over_z, ty * over_z
+    u, v = slope_x * cam[FX] + cam[CX], slope_y * cam[FY] + cam[CY]
+    w, x, y, z, _ = unit_quaternion(own)
+    p = screen_axes(cam, over_z, held(slope_x, cam[LEFT], cam[RIGHT]), held(slope_y, cam[TOP], cam[BOTTOM]))
+    s0, s1, s2 = exp(load(own, 7 * WIDTH)), exp(load(own, 8 * WIDTH)), exp(load(own, 9 * WIDTH))
+    q = scaled_axes(p, rotation_rows(w, x, y, z), s0, s1, s2)
+    c00 = q[0] * q[0] + q[1] * q[1] + q[2] * q[2]
+    c01 = q[0] * q[3] + q[1] * q[4] + q[2] * q[5]
+    c11 = q[3] * q[3] + q[4] * q[4] + q[5] * q[5]
+    n0, n1, n2 = q[1] * q[5] - q[2] * q[4], q[2] * q[3] - q[0] * q[5], q[0] * q[4] - q[1] * q[3]
+    det = n0 * n0 + n1 * n1 + n2 * n2 + (c00 + c11) * BLUR_PX2 + BLUR_PX2 * BLUR_PX2
+    c00, c11 = c00 + BLUR_PX2, c11 + BLUR_PX2
+
+    opacity = 1.0 / (1.0 + exp(0.0 - load(own, 10 * WIDTH)))
+    log_opacity = log(opacity)
+    reach2 = larger(2.0 * (log_opacity - _LOG_MIN_ALPHA), 0.0)  # where alpha falls to 1/255 (StopThePop, B.2)
+    extent_x, extent_y = sqrt(reach2 * c00), sqrt(reach2 * c11)
+    root_y, root_det = sqrt(c11), sqrt(det)
+    store(out, X * WIDTH, u)
+    store(out, Y * WIDTH, v)
+    store(out, A * WIDTH, root_y / root_det)
+    store(out, B * WIDTH, 0.0 - c01 / (root_y * root_det))
+    store(out, C * WIDTH, 1.0 / root_y)
+    store(out, LOG_OPACITY * WIDTH, log_opacity)
+    store(out, DEPTH * WIDTH, tz)
+    store(out, EXTENT_X * WIDTH, extent_x)
+    store(out, EXTENT_Y * WIDTH, extent_y)
+    store(out, REACH2 * WIDTH, reach2)
+    store(out, TURN_Y * WIDTH, c01 / c00 * extent_x)  # height above the centre at which the ellipse is rightmost
+    store(out, INVERSE_A * WIDTH, root_det / root_y)
+    inside = (u + extent_x > 0.0) & (u - extent_x < cam[IMAGE_WIDTH])
+    inside = inside & (v + extent_y > 0.0) & (v - extent_y < cam[IMAGE_HEIGHT])
+    return inside & _finite(own) & (tz >= NEAR_PLANE) & (opacity >= MIN_ALPHA) & (det < LARGEST)
 
 
 @kernel
@@ -84,225 +195,41 @@ def project(
 ) -> None:  # fmt: skip
     """Fill rows [N, ROW], keys [N] uint32 (order of depth; CULLED) and radii [N] int32 (pixels; 0: culled).
 
-    Comparisons are written so that a NaN anywhere in a splat's geometry culls it.
-    """
+    sh: [N, K, 3], of which the first `coefficients` of each are used."""
     count = len(means)
-    basis = np.empty(16)
-    width, height = cam[16], cam[17]
+    own, out = np.empty(PARAMETERS * WIDTH, np.float32), np.empty(ROW * WIDTH, np.float32)
+    basis, shown = np.empty(16 * WIDTH, np.float32), np.empty(WIDTH, np.float32)
+    bits = rows.view(np.uint32)
     while True:
-        start = take(counter) * CHUNK
-        if start >= count:
+        first = take(counter) * (GROUPS * WIDTH)
+        if first >= count:
             break
-        for n in range(start, min(start + CHUNK, count)):
-            keys[n] = CULLED
-            radii[n] = 0
-            mx, my, mz = np.float64(means[n, 0]), np.float64(means[n, 1]), np.float64(means[n, 2])
-            tz = cam[6] * mx + cam[7] * my + cam[8] * mz + cam[11]
-            if not (tz >= NEAR_PLANE) or not (tz < 1e30):
-                continue
-            opacity = 1.0 / (1.0 + math.exp(-np.float64(opacity_logits[n])))
-            if not (opacity >= MIN_ALPHA):
-                continue
-            tx = cam[0] * mx + cam[1] * my + cam[2] * mz + cam[9]
-            ty = cam[3] * mx + cam[4] * my + cam[5] * mz + cam[10]
-            slope_x, slope_y = tx / tz, ty / tz
-            u = cam[12] * slope_x + cam[14]
-            v = cam[13] * slope_y + cam[15]
-
-            qw, qx, qy, qz = (
-                np.float64(quats[n, 0]), np.float64(quats[n, 1]), np.float64(quats[n, 2]), np.float64(quats[n, 3]),
-            )  # fmt: skip
-            inverse_length = 1.0 / math.sqrt(qw * qw + qx * qx + qy * qy + qz * qz)
-            r = _rotation(qw * inverse_length, qx * inverse_length, qy * inverse_length, qz * inverse_length)
-            s0 = math.exp(np.float64(log_scales[n, 0]))
-            s1 = math.exp(np.float64(log_scales[n, 1]))
-            s2 = math.exp(np.float64(log_scales[n, 2]))
-            hx, hy = _held_slopes(cam, slope_x, slope_y)
-            p = _project_axes(cam, cam[12] / tz, -cam[12] * hx / tz, cam[13] / tz, -cam[13] * hy / tz)
-            q00 = (p[0] * r[0] + p[1] * r[3] + p[2] * r[6]) * s0
-            q01 = (p[0] * r[1] + p[1] * r[4] + p[2] * r[7]) * s1
-            q02 = (p[0] * r[2] + p[1] * r[5] + p[2] * r[8]) * s2
-            q10 = (p[3] * r[0] + p[4] * r[3] + p[5] * r[6]) * s0
-            q11 = (p[3] * r[1] + p[4] * r[4] + p[5] * r[7]) * s1
-            q12 = (p[3] * r[2] + p[4] * r[5] + p[5] * r[8]) * s2
-            c00 = q00 * q00 + q01 * q01 + q02 * q02 + BLUR_PX2
-            c01 = q00 * q10 + q01 * q11 + q02 * q12
-            c11 = q10 * q10 + q11 * q11 + q12 * q12 + BLUR_PX2
-            det = c00 * c11 - c01 * c01
-            if not (det > 0.0) or not (c00 < 1e18) or not (c11 < 1e18):
-                continue
-
-            # Opacity-aware extent (StopThePop, Radl et al. 2024, B.2): where alpha falls to 1/255
-            reach2 = 2.0 * math.log(opacity / MIN_ALPHA)
-            extent_x, extent_y = math.sqrt(reach2 * c00), math.sqrt(reach2 * c11)
-            if not ((u + extent_x > 0.0) & (u - extent_x < width) & (v + extent_y > 0.0) & (v - extent_y < height)):
-                continue
-
-            dx, dy, dz = mx - cam[18], my - cam[19], mz - cam[20]
-            inverse_distance = 1.0 / math.sqrt(dx * dx + dy * dy + dz * dz)
-            fill_basis(basis, coefficients, dx * inverse_distance, dy * inverse_distance, dz * inverse_distance)
-            red, green, blue = 0.5, 0.5, 0.5
-            for k in range(coefficients):
-                red += basis[k] * sh[n, k, 0]
-                green += basis[k] * sh[n, k, 1]
-                blue += basis[k] * sh[n, k, 2]
-            if not (abs(red) + abs(green) + abs(blue) < 1e30):
-                continue
-
-            rows[n, X] = u
-            rows[n, Y] = v
-            rows[n, A] = math.sqrt(c11 / det)
-            rows[n, B] = -c01 / math.sqrt(c11 * det)
-            rows[n, C] = 1.0 / math.sqrt(c11)
-            rows[n, LOG_OPACITY] = math.log(opacity)
-            rows[n, RED] = max(red, 0.0)
-            rows[n, GREEN] = max(green, 0.0)
-            rows[n, BLUE] = max(blue, 0.0)
-            rows[n, DEPTH] = tz
-            rows[n, EXTENT_X] = extent_x
-            rows[n, EXTENT_Y] = extent_y
-            rows[n, REACH2] = reach2
-            keys[n] = np.float32(tz).view(np.uint32)  # positive floats sort as their bits do
-            radii[n] = np.int32(min(math.ceil(max(extent_x, extent_y)), 1e9))
-
-
-@kernel
-def project_backward(
-    counter: Any, means: Any, quats: Any, log_scales: Any, opacity_logits: Any, sh: Any, coefficients: int,
-    cam: Any, ids: Any, rows: Any, first_slot: Any, slots: Any,
-    grad_means: Any, grad_quats: Any, grad_log_scales: Any, grad_opacity_logits: Any, grad_sh: Any, grad_screen: Any,
-) -> None:  # fmt: skip
-    """Gradients of the visible splats `ids` [V] from their slots; `rows` [V, ROW] as sorted, slots of visible
-    splat i are first_slot[i] to first_slot[i + 1], always added in that order. Gradients of others stay as given."""
-    count = len(ids)
-    basis = np.empty(16)
-    weight = np.empty(16)
-    g = np.empty(SLOT)
-    while True:
-        start = take(counter) * CHUNK
-        if start >= count:
-            break
-        for i in range(start, min(start + CHUNK, count)):
-            n = ids[i]
-            g[:] = 0.0
-            for slot in range(first_slot[i], first_slot[i + 1]):
-                for k in range(SLOT):
-                    g[k] += slots[slot, k]
-
-            # Screen: sigma = |U d|^2 / 2 - log(opacity), d = centre - pixel
-            a, b, c = np.float64(rows[i, A]), np.float64(rows[i, B]), np.float64(rows[i, C])
-            m00, m01, m11 = a * a, a * b, b * b + c * c
-            grad_u = m00 * g[1] + m01 * g[2]
-            grad_v = m01 * g[1] + m11 * g[2]
-            grad_screen[n, 0] = grad_u
-            grad_screen[n, 1] = grad_v
-            grad_opacity_logits[n] = -g[0] / (1.0 + math.exp(np.float64(opacity_logits[n])))
-
-            # Inverse: dL/dC = -M G M with M = C^-1 and G = dL/dM
-            k00 = m00 * g[3] + m01 * g[4]
-            k01 = m00 * g[4] + m01 * g[5]
-            k10 = m01 * g[3] + m11 * g[4]
-            k11 = m01 * g[4] + m11 * g[5]
-            h00 = -0.5 * (k00 * m00 + k01 * m01)
-            h01 = -0.5 * (k00 * m01 + k01 * m11)
-            h11 = -0.5 * (k10 * m01 + k11 * m11)
-
-            # The forward quantities again
-            mx, my, mz = np.float64(means[n, 0]), np.float64(means[n, 1]), np.float64(means[n, 2])
-            tx = cam[0] * mx + cam[1] * my + cam[2] * mz + cam[9]
-            ty = cam[3] * mx + cam[4] * my + cam[5] * mz + cam[10]
-            tz = cam[6] * mx + cam[7] * my + cam[8] * mz + cam[11]
-            inverse_z = 1.0 / tz
-            slope_x, slope_y = tx / tz, ty / tz
-            qw, qx, qy, qz = (
-                np.float64(quats[n, 0]), np.float64(quats[n, 1]), np.float64(quats[n, 2]), np.float64(quats[n, 3]),
-            )  # fmt: skip
-            inverse_length = 1.0 / math.sqrt(qw * qw + qx * qx + qy * qy + qz * qz)
-            qw, qx, qy, qz = qw * inverse_length, qx * inverse_length, qy * inverse_length, qz * inverse_length
-            r = _rotation(qw, qx, qy, qz)
-            s0 = math.exp(np.float64(log_scales[n, 0]))
-            s1 = math.exp(np.float64(log_scales[n, 1]))
-            s2 = math.exp(np.float64(log_scales[n, 2]))
-            hx, hy = _held_slopes(cam, slope_x, slope_y)
-            j00, j11 = cam[12] * inverse_z, cam[13] * inverse_z
-            p = _project_axes(cam, j00, -j00 * hx, j11, -j11 * hy)
-            q00 = (p[0] * r[0] + p[1] * r[3] + p[2] * r[6]) * s0
-            q01 = (p[0] * r[1] + p[1] * r[4] + p[2] * r[7]) * s1
-            q02 = (p[0] * r[2] + p[1] * r[5] + p[2] * r[8]) * s2
-            q10 = (p[3] * r[0] + p[4] * r[3] + p[5] * r[6]) * s0
-            q11 = (p[3] * r[1] + p[4] * r[4] + p[5] * r[7]) * s1
-            q12 = (p[3] * r[2] + p[4] * r[5] + p[5] * r[8]) * s2
-
-            # C = Q Q^T + blur: dL/dQ = 2 H Q
-            e00, e01, e02 = 2.0 * (h00 * q00 + h01 * q10), 2.0 * (h00 * q01 + h01 * q11), 2.0 * (h00 * q02 + h01 * q12)
-            e10, e11, e12 = 2.0 * (h01 * q00 + h11 * q10), 2.0 * (h01 * q01 + h11 * q11), 2.0 * (h01 * q02 + h11 * q12)
-
-            # Q = P R diag(s): dL/d(log s_k) = sum_i dQ_ik Q_ik; dL/dR = P^T dQ diag(s)
-            grad_log_scales[n, 0] = e00 * q00 + e10 * q10
-            grad_log_scales[n, 1] = e01 * q01 + e11 * q11
-            grad_log_scales[n, 2] = e02 * q02 + e12 * q12
-            e00, e01, e02 = e00 * s0, e01 * s1, e02 * s2
-            e10, e11, e12 = e10 * s0, e11 * s1, e12 * s2
-            r00, r01, r02 = p[0] * e00 + p[3] * e10, p[0] * e01 + p[3] * e11, p[0] * e02 + p[3] * e12
-            r10, r11, r12 = p[1] * e00 + p[4] * e10, p[1] * e01 + p[4] * e11, p[1] * e02 + p[4] * e12
-            r20, r21, r22 = p[2] * e00 + p[5] * e10, p[2] * e01 + p[5] * e11, p[2] * e02 + p[5] * e12
-            gw = 2.0 * (qx * (r21 - r12) + qy * (r02 - r20) + qz * (r10 - r01))
-            gx = 2.0 * (qy * (r01 + r10) + qz * (r02 + r20) + qw * (r21 - r12) - 2.0 * qx * (r11 + r22))
-            gy = 2.0 * (qx * (r01 + r10) + qz * (r12 + r21) + qw * (r02 - r20) - 2.0 * qy * (r00 + r22))
-            gz = 2.0 * (qx * (r02 + r20) + qy * (r12 + r21) + qw * (r10 - r01) - 2.0 * qz * (r00 + r11))
-            along = gw * qw + gx * qx + gy * qy + gz * qz
-            grad_quats[n, 0] = (gw - along * qw) * inverse_length
-            grad_quats[n, 1] = (gx - along * qx) * inverse_length
-            grad_quats[n, 2] = (gy - along * qy) * inverse_length
-            grad_quats[n, 3] = (gz - along * qz) * inverse_length
-
-            # dL/dP = dQ diag(s) R^T, then dL/dJ = dL/dP W^T: only the four entries of J that vary
-            p00, p01, p02 = (
-                e00 * r[0] + e01 * r[1] + e02 * r[2], e00 * r[3] + e01 * r[4] + e02 * r[5],
-                e00 * r[6] + e01 * r[7] + e02 * r[8],
-            )  # fmt: skip
-            p10, p11, p12 = (
-                e10 * r[0] + e11 * r[1] + e12 * r[2], e10 * r[3] + e11 * r[4] + e12 * r[5],
-                e10 * r[6] + e11 * r[7] + e12 * r[8],
-            )  # fmt: skip
-            grad_j00 = p00 * cam[0] + p01 * cam[1] + p02 * cam[2]
-            grad_j02 = p00 * cam[6] + p01 * cam[7] + p02 * cam[8]
-            grad_j11 = p10 * cam[3] + p11 * cam[4] + p12 * cam[5]
-            grad_j12 = p10 * cam[6] + p11 * cam[7] + p12 * cam[8]
-
-            # u = fx x/z + cx; J00 = fx/z; J02 = -fx h/z with h = x/z, or held (then it does not move with x)
-            grad_hx = -j00 * grad_j02 if hx == slope_x else 0.0
-            grad_hy = -j11 * grad_j12 if hy == slope_y else 0.0
-            grad_slope_x = cam[12] * grad_u + grad_hx
-            grad_slope_y = cam[13] * grad_v + grad_hy
-            grad_tx = grad_slope_x * inverse_z
-            grad_ty = grad_slope_y * inverse_z
-            grad_tz = g[9] - inverse_z * (
-                grad_slope_x * slope_x
-                + grad_slope_y * slope_y
-                + j00 * (grad_j00 - hx * grad_j02)
-                + j11 * (grad_j11 - hy * grad_j12)
-            )
-
-            # Colour, and how the viewing direction moves with the centre
-            ox, oy, oz = mx - cam[18], my - cam[19], mz - cam[20]
-            inverse_distance = 1.0 / math.sqrt(ox * ox + oy * oy + oz * oz)
-            ox, oy, oz = ox * inverse_distance, oy * inverse_distance, oz * inverse_distance
-            red = g[6] if rows[i, RED] > 0.0 else 0.0  # clamped at 0: no gradient
-            green = g[7] if rows[i, GREEN] > 0.0 else 0.0
-            blue = g[8] if rows[i, BLUE] > 0.0 else 0.0
-            fill_basis(basis, coefficients, ox, oy, oz)
-            for k in range(coefficients):
-                grad_sh[n, k, 0] = basis[k] * red
-                grad_sh[n, k, 1] = basis[k] * green
-                grad_sh[n, k, 2] = basis[k] * blue
-                weight[k] = red * sh[n, k, 0] + green * sh[n, k, 1] + blue * sh[n, k, 2]
-            dx, dy, dz = direction_gradient(weight, coefficients, ox, oy, oz)
-            radial = dx * ox + dy * oy + dz * oz
-            dx, dy, dz = (
-                (dx - radial * ox) * inverse_distance, (dy - radial * oy) * inverse_distance,
-                (dz - radial * oz) * inverse_distance,
-            )  # fmt: skip
-            grad_means[n, 0] = cam[0] * grad_tx + cam[3] * grad_ty + cam[6] * grad_tz + dx
-            grad_means[n, 1] = cam[1] * grad_tx + cam[4] * grad_ty + cam[7] * grad_tz + dy
-            grad_means[n, 2] = cam[2] * grad_tx + cam[5] * grad_ty + cam[8] * grad_tz + dz
+        for start in range(first, min(first + GROUPS * WIDTH, count), WIDTH):
+            load_splats(own, means, quats, log_scales, opacity_logits, start)
+            visible = _ellipses(own, cam, out)
+            store(shown, 0, select(visible, fill(1.0), 0.0))
+            if anywhere(visible):
+                ox, oy, oz, _, _, _ = offsets(own, cam)
+                over = 1.0 / sqrt(ox * ox + oy * oy + oz * oz)
+                fill_basis(basis, coefficients, ox * over, oy * over, oz * over)
+            for i in range(min(WIDTH, count - start)):
+                n = start + i
+                keys[n] = CULLED
+                radii[n] = 0
+                if shown[i] == 0.0:
+                    continue
+                red, green, blue = np.float32(0.5), np.float32(0.5), np.float32(0.5)
+                for k in range(coefficients):
+                    share = basis[k * WIDTH + i]
+                    red += share * sh[n, k, 0]
+                    green += share * sh[n, k, 1]
+                    blue += share * sh[n, k, 2]
+                if not (abs(red) + abs(green) + abs(blue) < LARGEST):
+                    continue
+                for k in range(ROW):
+                    rows[n, k] = out[k * WIDTH + i]
+                rows[n, RED] = max(red, np.float32(0.0))
+                rows[n, GREEN] = max(green, np.float32(0.0))
+                rows[n, BLUE] = max(blue, np.float32(0.0))
+                keys[n] = bits[n, DEPTH]  # positive floats sort as their bits do
+                radii[n] = np.int32(min(math.ceil(max(rows[n, EXTENT_X], rows[n, EXTENT_Y])), 1e9))

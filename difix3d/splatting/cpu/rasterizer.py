@@ -6,26 +6,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.autograd.function import once_differentiable
 
 from difix3d.splatting.base import ScreenSpace
 from difix3d.splatting.cpu.blend import blend, blend_backward
 from difix3d.splatting.cpu.compile import run
-from difix3d.splatting.cpu.projection import CAMERA_SIZE, ROW, SLOT, project, project_backward
+from difix3d.splatting.cpu.projection import ROW, camera_vector, project
+from difix3d.splatting.cpu.projection_backward import SLOT, project_backward
 from difix3d.splatting.cpu.tiles import bin_splats
 from difix3d.types import Camera
-
-
-def camera_vector(camera: Camera) -> NDArray[np.float64]:
-    """The camera as `projection` reads it."""
-    K, rotation, translation = camera.K, camera.cam_from_world[:3, :3], camera.cam_from_world[:3, 3]
-    vector = np.empty(CAMERA_SIZE)
-    vector[:9] = rotation.ravel()
-    vector[9:12] = translation
-    vector[12:18] = K[0, 0], K[1, 1], K[0, 2], K[1, 2], camera.width, camera.height
-    vector[18:21] = camera.position
-    return vector
 
 
 class _Rasterize(torch.autograd.Function):
@@ -53,14 +42,14 @@ class _Rasterize(torch.autograd.Function):
             screen.gradients = None
         outputs = tuple(torch.from_numpy(array) for array in (rgb, alpha, depth))
         ctx.save_for_backward(*splats, outputs[0], outputs[2])
-        ctx.rest = (cam, coefficients, tiling, transmittance, screen)
+        ctx.rest = (cam, coefficients, radii, rows, tiling, transmittance, screen)
         return outputs
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_rgb: Any, grad_alpha: Any, grad_depth: Any) -> Any:
         *splats, rgb, depth = ctx.saved_tensors
-        cam, coefficients, tiling, transmittance, screen = ctx.rest
+        cam, coefficients, radii, rows, tiling, transmittance, screen = ctx.rest
         arrays = [tensor.detach().numpy() for tensor in splats]
         grads_out = [grad.contiguous().numpy() for grad in (grad_rgb, grad_alpha, grad_depth)]
 
@@ -69,10 +58,10 @@ class _Rasterize(torch.autograd.Function):
             blend_backward, tiling.order, tiling.tiles_x, tiling.tile_px, tiling.tile_start, tiling.entry_splat,
             tiling.entry_slot, tiling.rows, rgb.numpy(), depth.numpy(), transmittance, *grads_out, slots,
         )  # fmt: skip
-        grads = [torch.zeros_like(tensor) for tensor in splats]
-        grad_screen = torch.zeros(len(splats[0]), 2)
+        grads = [torch.empty_like(tensor) for tensor in splats]
+        grad_screen = torch.empty(len(splats[0]), 2)
         run(
-            project_backward, *arrays, coefficients, cam, tiling.ids, tiling.rows, tiling.first_slot, slots,
+            project_backward, *arrays, coefficients, cam, radii, rows, tiling.first_slot, slots,
             *(grad.numpy() for grad in grads), grad_screen.numpy(),
         )  # fmt: skip
         if screen is not None:

@@ -1,7 +1,7 @@
 """Colour of a splat seen from a direction: real spherical harmonics up to degree 3, and the way back.
 
 Constants and order as in 3DGS (Kerbl et al. 2023) and gsplat: colour = max(0, 0.5 + sum_k basis_k(d) sh_k).
-Every function is scalar and is inlined into the projection kernels.
+Sixteen splats at a time; `basis` and `weight` are float32 [16 coefficients * 16 splats].
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import math
 from typing import Any
 
 from difix3d.splatting.cpu.compile import inlined
+from difix3d.splatting.cpu.lanes import WIDTH, fill, load, store
 
 C0 = 0.5 * math.sqrt(1 / math.pi)
 C1 = 0.5 * math.sqrt(3 / math.pi)
@@ -24,62 +25,54 @@ C3E = 0.25 * math.sqrt(105 / math.pi)
 
 
 @inlined
-def fill_basis(basis: Any, count: int, x: float, y: float, z: float) -> None:
-    """basis[:count] for the unit direction (x, y, z); count: 1, 4, 9 or 16."""
-    basis[0] = C0
+def fill_basis(basis: Any, count: int, x: Any, y: Any, z: Any) -> None:
+    """basis for unit directions (x, y, z), lanes; the first count coefficients: 1, 4, 9 or 16."""
+    store(basis, 0, fill(C0))
     if count > 1:
-        basis[1] = -C1 * y
-        basis[2] = C1 * z
-        basis[3] = -C1 * x
+        store(basis, WIDTH, y * -C1)
+        store(basis, 2 * WIDTH, z * C1)
+        store(basis, 3 * WIDTH, x * -C1)
     if count > 4:
-        basis[4] = C2A * x * y
-        basis[5] = -C2A * y * z
-        basis[6] = C2B * (3.0 * z * z - 1.0)
-        basis[7] = -C2A * x * z
-        basis[8] = C2C * (x * x - y * y)
+        store(basis, 4 * WIDTH, x * y * C2A)
+        store(basis, 5 * WIDTH, y * z * -C2A)
+        store(basis, 6 * WIDTH, (3.0 * z * z - 1.0) * C2B)
+        store(basis, 7 * WIDTH, x * z * -C2A)
+        store(basis, 8 * WIDTH, (x * x - y * y) * C2C)
     if count > 9:
-        basis[9] = -C3A * y * (3.0 * x * x - y * y)
-        basis[10] = C3B * x * y * z
-        basis[11] = -C3C * y * (5.0 * z * z - 1.0)
-        basis[12] = C3D * z * (5.0 * z * z - 3.0)
-        basis[13] = -C3C * x * (5.0 * z * z - 1.0)
-        basis[14] = C3E * z * (x * x - y * y)
-        basis[15] = -C3A * x * (x * x - 3.0 * y * y)
+        flat = 5.0 * z * z - 1.0
+        store(basis, 9 * WIDTH, y * (3.0 * x * x - y * y) * -C3A)
+        store(basis, 10 * WIDTH, x * y * z * C3B)
+        store(basis, 11 * WIDTH, y * flat * -C3C)
+        store(basis, 12 * WIDTH, z * (flat - 2.0) * C3D)
+        store(basis, 13 * WIDTH, x * flat * -C3C)
+        store(basis, 14 * WIDTH, z * (x * x - y * y) * C3E)
+        store(basis, 15 * WIDTH, x * (x * x - 3.0 * y * y) * -C3A)
 
 
 @inlined
-def direction_gradient(weight: Any, count: int, x: float, y: float, z: float) -> tuple[float, float, float]:
+def direction_gradient(weight: Any, count: int, x: Any, y: Any, z: Any) -> Any:
     """d(sum_k basis_k weight_k)/d(x, y, z), the polynomials taken as functions of all of space."""
-    gx = 0.0
-    gy = 0.0
-    gz = 0.0
+    gx, gy, gz = fill(0.0), fill(0.0), fill(0.0)
     if count > 1:
-        gx += -C1 * weight[3]
-        gy += -C1 * weight[1]
-        gz += C1 * weight[2]
+        gx = load(weight, 3 * WIDTH) * -C1
+        gy = load(weight, WIDTH) * -C1
+        gz = load(weight, 2 * WIDTH) * C1
     if count > 4:
-        gx += C2A * (y * weight[4] - z * weight[7]) + 2.0 * C2C * x * weight[8]
-        gy += C2A * (x * weight[4] - z * weight[5]) - 2.0 * C2C * y * weight[8]
-        gz += -C2A * (y * weight[5] + x * weight[7]) + 6.0 * C2B * z * weight[6]
+        w4, w5, w6 = load(weight, 4 * WIDTH), load(weight, 5 * WIDTH), load(weight, 6 * WIDTH)
+        w7, w8 = load(weight, 7 * WIDTH), load(weight, 8 * WIDTH)
+        gx = gx + (y * w4 - z * w7) * C2A + x * w8 * (2 * C2C)
+        gy = gy + (x * w4 - z * w5) * C2A - y * w8 * (2 * C2C)
+        gz = gz - (y * w5 + x * w7) * C2A + z * w6 * (6 * C2B)
     if count > 9:
-        gx += (
-            -6.0 * C3A * x * y * weight[9]
-            + C3B * y * z * weight[10]
-            - C3C * (5.0 * z * z - 1.0) * weight[13]
-            + 2.0 * C3E * x * z * weight[14]
-            - 3.0 * C3A * (x * x - y * y) * weight[15]
-        )
-        gy += (
-            -3.0 * C3A * (x * x - y * y) * weight[9]
-            + C3B * x * z * weight[10]
-            - C3C * (5.0 * z * z - 1.0) * weight[11]
-            - 2.0 * C3E * y * z * weight[14]
-            + 6.0 * C3A * x * y * weight[15]
-        )
-        gz += (
-            C3B * x * y * weight[10]
-            - 10.0 * C3C * z * (y * weight[11] + x * weight[13])
-            + 3.0 * C3D * (5.0 * z * z - 1.0) * weight[12]
-            + C3E * (x * x - y * y) * weight[14]
-        )
+        w9, w10, w11 = load(weight, 9 * WIDTH), load(weight, 10 * WIDTH), load(weight, 11 * WIDTH)
+        w12, w13, w14 = load(weight, 12 * WIDTH), load(weight, 13 * WIDTH), load(weight, 14 * WIDTH)
+        w15 = load(weight, 15 * WIDTH)
+        flat = 5.0 * z * z - 1.0
+        difference = x * x - y * y
+        gx = gx - x * y * w9 * (6 * C3A) + y * z * w10 * C3B - flat * w13 * C3C
+        gx = gx + x * z * w14 * (2 * C3E) - difference * w15 * (3 * C3A)
+        gy = gy - difference * w9 * (3 * C3A) + x * z * w10 * C3B - flat * w11 * C3C
+        gy = gy - y * z * w14 * (2 * C3E) + x * y * w15 * (6 * C3A)
+        gz = gz + x * y * w10 * C3B - z * (y * w11 + x * w13) * (10 * C3C)
+        gz = gz + flat * w12 * (3 * C3D) + difference * w14 * C3E
     return gx, gy, gz

@@ -25,7 +25,7 @@ CHUNK = 2048  # splats counted and placed at once
 class Tiling:
     """ids: [V] visible splats front to back; rows: [V, ROW] as projected, in that order. Entry e says that splat
     entry_splat[e] (row of `rows`) touches a tile; tile t owns entries tile_start[t]:tile_start[t + 1], front to back.
-    entry_slot[e]: its row among gradient slots; splat i owns slots first_slot[i]:first_slot[i + 1].
+    entry_slot[e]: its row among gradient slots; splat n of all N owns slots first_slot[n]:first_slot[n + 1].
     order: tiles, most entries first."""
 
     tile_px: int
@@ -89,7 +89,7 @@ def count_entries(
     counter: Any, ids: Any, rows: Any, sorted_rows: Any, tile_px: int, tiles_x: int, tiles_y: int,
     chunk_counts: Any, splat_counts: Any,
 ) -> None:  # fmt: skip
-    """Bring rows into depth order; count entries per chunk and tile [chunks, tiles], and per splat [V]."""
+    """Bring rows into depth order; count entries per chunk and tile [chunks, tiles], and per splat [N]."""
     count = len(ids)
     flat, sorted_flat = rows.reshape(-1), sorted_rows.reshape(-1)
     while True:
@@ -102,7 +102,7 @@ def count_entries(
             store(sorted_flat, i * ROW, load(flat, n * ROW))
             x0, x1 = _tile_range(rows[n, X], rows[n, EXTENT_X], tile_px, tiles_x)
             y0, y1 = _tile_range(rows[n, Y], rows[n, EXTENT_Y], tile_px, tiles_y)
-            splat_counts[i] = (x1 - x0) * (y1 - y0)
+            splat_counts[n] = (x1 - x0) * (y1 - y0)
             for y in range(y0, y1):
                 for x in range(x0, x1):
                     chunk_counts[chunk, y * tiles_x + x] += 1
@@ -133,7 +133,7 @@ def place_starts(chunk_counts: Any, tile_start: Any, splat_counts: Any, first_sl
 
 @kernel
 def place_entries(
-    counter: Any, rows: Any, tile_px: int, tiles_x: int, tiles_y: int, chunk_starts: Any, first_slot: Any,
+    counter: Any, ids: Any, rows: Any, tile_px: int, tiles_x: int, tiles_y: int, chunk_starts: Any, first_slot: Any,
     entry_splat: Any, entry_slot: Any,
 ) -> None:  # fmt: skip
     """Write each splat (rows in depth order) into the lists of its tiles."""
@@ -143,7 +143,7 @@ def place_entries(
         if chunk * CHUNK >= count:
             break
         for i in range(chunk * CHUNK, min((chunk + 1) * CHUNK, count)):
-            slot = first_slot[i]
+            slot = first_slot[ids[i]]
             x0, x1 = _tile_range(rows[i, X], rows[i, EXTENT_X], tile_px, tiles_x)
             y0, y1 = _tile_range(rows[i, Y], rows[i, EXTENT_Y], tile_px, tiles_y)
             for y in range(y0, y1):
@@ -163,7 +163,7 @@ def bin_splats(rows: NDArray[np.float32], keys: NDArray[np.uint32], width: int, 
     """
     ids = sort_visible(keys)
     sorted_rows = np.empty((len(ids), ROW), np.float32)
-    splat_counts = np.empty(len(ids), np.int64)
+    splat_counts = np.zeros(len(keys), np.int64)
     chunks = -(-len(ids) // CHUNK)
     tile_px = TILE_PX
     while True:
@@ -174,11 +174,11 @@ def bin_splats(rows: NDArray[np.float32], keys: NDArray[np.uint32], width: int, 
             break
         tile_px *= 2
     tile_start = np.empty(tiles_x * tiles_y + 1, np.int64)
-    first_slot = np.empty(len(ids) + 1, np.int64)
+    first_slot = np.empty(len(keys) + 1, np.int64)
     place_starts(chunk_counts, tile_start, splat_counts, first_slot)
     entry_splat = np.empty(tile_start[-1], np.int32)
     entry_slot = np.empty(tile_start[-1], np.int32)
-    run(place_entries, sorted_rows, tile_px, tiles_x, tiles_y, chunk_counts, first_slot, entry_splat, entry_slot)
+    run(place_entries, ids, sorted_rows, tile_px, tiles_x, tiles_y, chunk_counts, first_slot, entry_splat, entry_slot)
     order = np.argsort(-np.diff(tile_start), kind="stable")
     return Tiling(
         tile_px, tiles_x, tiles_y, ids, sorted_rows, tile_start, entry_splat, entry_slot, first_slot, order

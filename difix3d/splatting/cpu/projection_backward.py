@@ -1,0 +1,213 @@
+"""Gradients of splats' parameters from those of their ellipses on the screen; notation of `projection`.
+
+With G = dL/d(C^-1): dL/dC = H = -C^-1 G C^-1, dL/dQ = 2 H Q, and from there by the product rule to the scales, the
+rotation, and through P = J W to the centre. Derived here; checked against tests/reference_rasterizer.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from difix3d.splatting.cpu.compile import inlined, kernel, take
+from difix3d.splatting.cpu.lanes import WIDTH, exp, load, select, sqrt, store
+from difix3d.splatting.cpu.projection import (
+    BLUE,
+    BOTTOM,
+    FX,
+    FY,
+    GREEN,
+    GROUPS,
+    LEFT,
+    PARAMETERS,
+    RED,
+    RIGHT,
+    TOP,
+    A,
+    B,
+    C,
+    held,
+    load_splats,
+    offsets,
+    rotation_rows,
+    scaled_axes,
+    screen_axes,
+    unit_quaternion,
+)
+from difix3d.splatting.cpu.sh import direction_gradient, fill_basis
+
+# One slot per (splat, tile): sums over its pixels of s, s dx, s dy, s dx^2, s dx dy, s dy^2 with s = dL/dsigma and
+# d = centre - pixel, then dL/d(red, green, blue, depth)
+SLOT = 10
+S, SX, SY, SXX, SXY, SYY, TO_RED, TO_GREEN, TO_BLUE, TO_DEPTH = range(SLOT)
+OUT = PARAMETERS + 2  # gradients of the parameters in the order of load_splats, then of the projected centre
+
+
+@inlined
+def _add_slots(sums: Any, shape: Any, visible: Any, radii: Any, rows: Any, first_slot: Any, slots: Any,
+               start: int) -> int:  # fmt: skip
+    """sums [SLOT * 16]: slots of sixteen splats, added in their order, colour's zeroed where it was clamped at 0;
+    shape [3 * 16]: a, b, c. How many of the sixteen are visible."""
+    found = 0
+    for i in range(WIDTH):
+        n = start + i
+        visible[i] = False
+        for k in range(SLOT):
+            sums[k * WIDTH + i] = 0.0
+        for k in range(3):
+            shape[k * WIDTH + i] = 1.0
+        if n < len(radii) and radii[n] > 0:
+            visible[i] = True
+            found += 1
+            for slot in range(first_slot[n], first_slot[n + 1]):
+                for k in range(SLOT):
+                    sums[k * WIDTH + i] += slots[slot, k]
+            shape[i], shape[WIDTH + i], shape[2 * WIDTH + i] = rows[n, A], rows[n, B], rows[n, C]
+            if rows[n, RED] <= 0.0:
+                sums[TO_RED * WIDTH + i] = 0.0
+            if rows[n, GREEN] <= 0.0:
+                sums[TO_GREEN * WIDTH + i] = 0.0
+            if rows[n, BLUE] <= 0.0:
+                sums[TO_BLUE * WIDTH + i] = 0.0
+    return found
+
+
+@inlined
+def _shape_gradients(own: Any, sums: Any, shape: Any, cam: Any, out: Any) -> None:
+    """Gradients of everything but the colour, to out [OUT * 16]."""
+    a, b, c = load(shape, 0), load(shape, WIDTH), load(shape, 2 * WIDTH)
+    m00, m01, m11 = a * a, a * b, b * b + c * c
+    sx, sy = load(sums, SX * WIDTH), load(sums, SY * WIDTH)
+    to_u, to_v = m00 * sx + m01 * sy, m01 * sx + m11 * sy
+    store(out, PARAMETERS * WIDTH, to_u)
+    store(out, (PARAMETERS + 1) * WIDTH, to_v)
+    # sigma holds -log(opacity): dL/dlogit = -S (1 - opacity)
+    store(out, 10 * WIDTH, (0.0 - load(sums, 0)) / (1.0 + exp(load(own, 10 * WIDTH))))
+
+    # H = -M G M with G = [[sxx, sxy], [sxy, syy]] / 2; doubled, as dL/dQ = 2 H Q wants it
+    sxx, sxy, syy = load(sums, SXX * WIDTH), load(sums, SXY * WIDTH), load(sums, SYY * WIDTH)
+    k00, k01 = m00 * sxx + m01 * sxy, m00 * sxy + m01 * syy
+    k10, k11 = m01 * sxx + m11 * sxy, m01 * sxy + m11 * syy
+    h00, h01 = 0.0 - (k00 * m00 + k01 * m01), 0.0 - (k00 * m01 + k01 * m11)
+    h11 = 0.0 - (k10 * m01 + k11 * m11)
+
+    _, _, _, tx, ty, tz = offsets(own, cam)
+    over_z = 1.0 / tz
+    slope_x, slope_y = tx * over_z, ty * over_z
+    hx, hy = held(slope_x, cam[LEFT], cam[RIGHT]), held(slope_y, cam[TOP], cam[BOTTOM])
+    w, x, y, z, over = unit_quaternion(own)
+    r = rotation_rows(w, x, y, z)
+    p = screen_axes(cam, over_z, hx, hy)
+    s0, s1, s2 = exp(load(own, 7 * WIDTH)), exp(load(own, 8 * WIDTH)), exp(load(own, 9 * WIDTH))
+    q = scaled_axes(p, r, s0, s1, s2)
+    e00, e01, e02 = h00 * q[0] + h01 * q[3], h00 * q[1] + h01 * q[4], h00 * q[2] + h01 * q[5]
+    e10, e11, e12 = h01 * q[0] + h11 * q[3], h01 * q[1] + h11 * q[4], h01 * q[2] + h11 * q[5]
+
+    # Scales: dL/d(log s_k) = sum_i dQ_ik Q_ik. From here on e is dL/d(P R) = dQ diag(s)
+    store(out, 7 * WIDTH, e00 * q[0] + e10 * q[3])
+    store(out, 8 * WIDTH, e01 * q[1] + e11 * q[4])
+    store(out, 9 * WIDTH, e02 * q[2] + e12 * q[5])
+    e00, e01, e02, e10, e11, e12 = e00 * s0, e01 * s1, e02 * s2, e10 * s0, e11 * s1, e12 * s2
+
+    # Rotation: dL/dR = P^T e, then to the unit quaternion, then through its normalisation
+    r00, r01, r02 = p[0] * e00 + p[3] * e10, p[0] * e01 + p[3] * e11, p[0] * e02 + p[3] * e12
+    r10, r11, r12 = p[1] * e00 + p[4] * e10, p[1] * e01 + p[4] * e11, p[1] * e02 + p[4] * e12
+    r20, r21, r22 = p[2] * e00 + p[5] * e10, p[2] * e01 + p[5] * e11, p[2] * e02 + p[5] * e12
+    gw = 2.0 * (x * (r21 - r12) + y * (r02 - r20) + z * (r10 - r01))
+    gx = 2.0 * (y * (r01 + r10) + z * (r02 + r20) + w * (r21 - r12) - 2.0 * x * (r11 + r22))
+    gy = 2.0 * (x * (r01 + r10) + z * (r12 + r21) + w * (r02 - r20) - 2.0 * y * (r00 + r22))
+    gz = 2.0 * (x * (r02 + r20) + y * (r12 + r21) + w * (r10 - r01) - 2.0 * z * (r00 + r11))
+    along = gw * w + gx * x + gy * y + gz * z
+    store(out, 3 * WIDTH, (gw - along * w) * over)
+    store(out, 4 * WIDTH, (gx - along * x) * over)
+    store(out, 5 * WIDTH, (gy - along * y) * over)
+    store(out, 6 * WIDTH, (gz - along * z) * over)
+
+    # Jacobian: dL/dP = e R^T and dL/dJ = dL/dP W^T, of which four entries of J vary
+    p00, p01 = e00 * r[0] + e01 * r[1] + e02 * r[2], e00 * r[3] + e01 * r[4] + e02 * r[5]
+    p02, p10 = e00 * r[6] + e01 * r[7] + e02 * r[8], e10 * r[0] + e11 * r[1] + e12 * r[2]
+    p11, p12 = e10 * r[3] + e11 * r[4] + e12 * r[5], e10 * r[6] + e11 * r[7] + e12 * r[8]
+    to_j00 = p00 * cam[0] + p01 * cam[1] + p02 * cam[2]
+    to_j02 = p00 * cam[6] + p01 * cam[7] + p02 * cam[8]
+    to_j11 = p10 * cam[3] + p11 * cam[4] + p12 * cam[5]
+    to_j12 = p10 * cam[6] + p11 * cam[7] + p12 * cam[8]
+
+    # u = fx x/z + cx; J00 = fx/z; J02 = -fx h/z where h is x/z, or held (then it does not move with x)
+    j00, j11 = over_z * cam[FX], over_z * cam[FY]
+    free_x = (slope_x >= cam[LEFT]) & (slope_x <= cam[RIGHT])
+    free_y = (slope_y >= cam[TOP]) & (slope_y <= cam[BOTTOM])
+    to_slope_x = to_u * cam[FX] - select(free_x, j00 * to_j02, 0.0)
+    to_slope_y = to_v * cam[FY] - select(free_y, j11 * to_j12, 0.0)
+    to_x, to_y = to_slope_x * over_z, to_slope_y * over_z
+    turned = to_slope_x * slope_x + to_slope_y * slope_y + j00 * (to_j00 - hx * to_j02) + j11 * (to_j11 - hy * to_j12)
+    to_z = load(sums, TO_DEPTH * WIDTH) - turned * over_z
+    store(out, 0, to_x * cam[0] + to_y * cam[3] + to_z * cam[6])
+    store(out, WIDTH, to_x * cam[1] + to_y * cam[4] + to_z * cam[7])
+    store(out, 2 * WIDTH, to_x * cam[2] + to_y * cam[5] + to_z * cam[8])
+
+
+@inlined
+def _colour_gradients(own: Any, sums: Any, visible: Any, sh: Any, coefficients: int, cam: Any, basis: Any,
+                      weight: Any, start: int, out: Any, grad_sh: Any) -> None:  # fmt: skip
+    """Gradients of sh, and of the centre by the viewing direction (added to out)."""
+    ox, oy, oz, _, _, _ = offsets(own, cam)
+    over = 1.0 / sqrt(ox * ox + oy * oy + oz * oz)
+    ox, oy, oz = ox * over, oy * over, oz * over
+    fill_basis(basis, coefficients, ox, oy, oz)
+    for i in range(WIDTH):
+        if not visible[i]:
+            continue
+        n = start + i
+        red, green, blue = sums[TO_RED * WIDTH + i], sums[TO_GREEN * WIDTH + i], sums[TO_BLUE * WIDTH + i]
+        for k in range(coefficients):
+            share = basis[k * WIDTH + i]
+            grad_sh[n, k, 0] = share * red
+            grad_sh[n, k, 1] = share * green
+            grad_sh[n, k, 2] = share * blue
+            weight[k * WIDTH + i] = red * sh[n, k, 0] + green * sh[n, k, 1] + blue * sh[n, k, 2]
+        grad_sh[n, coefficients:] = 0.0
+    dx, dy, dz = direction_gradient(weight, coefficients, ox, oy, oz)
+    radial = dx * ox + dy * oy + dz * oz
+    store(out, 0, load(out, 0) + (dx - radial * ox) * over)
+    store(out, WIDTH, load(out, WIDTH) + (dy - radial * oy) * over)
+    store(out, 2 * WIDTH, load(out, 2 * WIDTH) + (dz - radial * oz) * over)
+
+
+@kernel
+def project_backward(
+    counter: Any, means: Any, quats: Any, log_scales: Any, opacity_logits: Any, sh: Any, coefficients: int,
+    cam: Any, radii: Any, rows: Any, first_slot: Any, slots: Any,
+    grad_means: Any, grad_quats: Any, grad_log_scales: Any, grad_opacity_logits: Any, grad_sh: Any, grad_screen: Any,
+) -> None:  # fmt: skip
+    """Fill all gradients, zero for culled splats. rows, radii: from `project`; slots [entries, SLOT] of splat n are
+    first_slot[n] to first_slot[n + 1]. grad_screen [N, 2]: of the projected centres, in pixels."""
+    count = len(means)
+    own, out = np.empty(PARAMETERS * WIDTH, np.float32), np.empty(OUT * WIDTH, np.float32)
+    sums, shape = np.empty(SLOT * WIDTH, np.float32), np.empty(3 * WIDTH, np.float32)
+    basis, weight = np.empty(16 * WIDTH, np.float32), np.zeros(16 * WIDTH, np.float32)
+    visible = np.empty(WIDTH, np.bool_)
+    while True:
+        first = take(counter) * (GROUPS * WIDTH)
+        if first >= count:
+            break
+        for start in range(first, min(first + GROUPS * WIDTH, count), WIDTH):
+            if _add_slots(sums, shape, visible, radii, rows, first_slot, slots, start) > 0:
+                load_splats(own, means, quats, log_scales, opacity_logits, start)
+                _shape_gradients(own, sums, shape, cam, out)
+                _colour_gradients(
+                    own, sums, visible, sh, coefficients, cam, basis, weight, start, out, grad_sh
+                )  # fmt: skip
+            for i in range(min(WIDTH, count - start)):
+                n = start + i
+                if not visible[i]:
+                    grad_sh[n] = 0.0
+                    for k in range(OUT):
+                        out[k * WIDTH + i] = 0.0
+                for k in range(3):
+                    grad_means[n, k] = out[k * WIDTH + i]
+                    grad_log_scales[n, k] = out[(7 + k) * WIDTH + i]
+                for k in range(4):
+                    grad_quats[n, k] = out[(3 + k) * WIDTH + i]
+                grad_opacity_logits[n] = out[10 * WIDTH + i]
+                grad_screen[n, 0], grad_screen[n, 1] = out[11 * WIDTH + i], out[12 * WIDTH + i]
