@@ -1,0 +1,62 @@
+"""Find the exact pixels that a rating names, and keep them when a fix is made again.
+
+A rated picture is kept in its scene as rated/SHA256.png: a second name of the same file (a hard link), so that it
+costs no space until `fixed/` or `renders/` is written anew.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from difix3d.atomic import replacing_file
+from difix3d.errors import SceneError
+from difix3d.scene import hash_file, safe_name
+
+MISSING, ALTERED = "missing", "altered"
+
+
+def find_picture(scenes: Path, scene_id: str, path: str, sha256: str) -> tuple[Path | None, str]:
+    """(the file whose bytes have this hash, ""), or (None, MISSING | ALTERED).
+
+    path: inside the scene. One that leads out of the scene counts as missing.
+    """
+    found = MISSING
+    for candidate in _places(scenes, scene_id, path, sha256):
+        if candidate.is_file():
+            if hash_file(candidate) == sha256:
+                return candidate, ""
+            found = ALTERED
+    return None, found
+
+
+def keep_picture(scenes: Path, scene_id: str, path: str, sha256: str) -> int | None:
+    """Keep a picture that is being rated; its size in bytes, or None where its pixels are not at hand."""
+    found, _ = find_picture(scenes, scene_id, path, sha256)
+    if found is None:
+        return None
+    kept = _kept(scenes, scene_id, sha256)
+    if not kept.exists():
+        kept.parent.mkdir(exist_ok=True)
+        try:
+            os.link(found, kept)
+        except FileExistsError:
+            pass  # another process kept it meanwhile: same name, same bytes
+        except OSError:  # a file system without hard links
+            with replacing_file(kept) as temporary:
+                shutil.copyfile(found, temporary)
+    return found.stat().st_size
+
+
+def _places(scenes: Path, scene_id: str, path: str, sha256: str) -> list[Path]:
+    try:
+        root = (scenes / safe_name(scene_id)).resolve()
+    except SceneError:
+        return []
+    named = (root / path).resolve()
+    return [place for place in (named, _kept(scenes, scene_id, sha256)) if place.is_relative_to(root)]
+
+
+def _kept(scenes: Path, scene_id: str, sha256: str) -> Path:
+    return scenes.resolve() / safe_name(scene_id) / "rated" / f"{safe_name(sha256)}.png"

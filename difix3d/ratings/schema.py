@@ -1,0 +1,160 @@
+"""Tables of what people were shown and what they said of it.
+
+Append-only: no row is changed or deleted. A changed mind is a new vote that supersedes the old one, an undo is a
+row with action "retract" that does. A vote counts while no row supersedes it.
+
+Types are those that SQLite and PostgreSQL share. `number` gives the order of the log; ids are made by the client.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    CheckConstraint,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Text,
+    TypeDecorator,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+SCHEMA_VERSION = 1
+CHOICES = ("a", "b", "tie", "both_bad", "skip")
+VOTE, RETRACT = "vote", "retract"
+
+
+def new_id() -> str:
+    """A UUID version 7 (RFC 9562): 48 bits of milliseconds, the rest random, so that ids sort by time."""
+    value = int(time.time() * 1000) << 80 | int.from_bytes(os.urandom(10), "big")
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    return str(uuid.UUID(int=value))
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware time. SQLite forgets the zone, so it is turned to UTC on the way in and named UTC on the way out."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class SchemaRow(Base):
+    """One row: the version of these tables."""
+
+    __tablename__ = "schema_version"
+    version: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now)
+
+
+class RaterRow(Base):
+    """number: what exports call the rater, in place of `key`."""
+
+    __tablename__ = "raters"
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    key: Mapped[str] = mapped_column(String(200), unique=True)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now)
+
+
+class ImageRow(Base):
+    """The exact pixels: sha256 of the file's bytes. scene_id, path: where they were first seen. size: bytes, None
+    where the file was not at hand."""
+
+    __tablename__ = "images"
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    scene_id: Mapped[str] = mapped_column(String(200), index=True)
+    role: Mapped[str] = mapped_column(String(20))
+    path: Mapped[str] = mapped_column(Text)
+    size: Mapped[int | None] = mapped_column(Integer)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now)
+
+
+class CandidateRow(Base):
+    """One fix of one frame, or its raw render (fixer "render"). id: `candidate_key` of the settings and pixels."""
+
+    __tablename__ = "candidates"
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    image_sha256: Mapped[str] = mapped_column(ForeignKey("images.sha256"))
+    scene_id: Mapped[str] = mapped_column(String(200))
+    trajectory: Mapped[str] = mapped_column(String(200))
+    frame_index: Mapped[int] = mapped_column(Integer)
+    fixer: Mapped[str] = mapped_column(String(200))
+    image_path: Mapped[str] = mapped_column(Text)
+    references: Mapped[list[str]] = mapped_column("reference_names", JSON)
+    timestep: Mapped[int | None] = mapped_column(Integer)
+    seed: Mapped[int] = mapped_column(Integer)
+    extra: Mapped[dict[str, Any]] = mapped_column(JSON)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now)
+
+
+class ItemRow(Base):
+    """A question: two candidates of one frame, in canonical order (candidate_a < candidate_b)."""
+
+    __tablename__ = "items"
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(20), default="pair")
+    scene_id: Mapped[str] = mapped_column(String(200), index=True)
+    candidate_a: Mapped[str] = mapped_column(ForeignKey("candidates.id"))
+    candidate_b: Mapped[str] = mapped_column(ForeignKey("candidates.id"))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now)
+
+
+class RatingRow(Base):
+    """One entry of the log.
+
+    token: made by the page when it shows the pair; a second row with it is refused, so a double click is one vote.
+    supersedes: the entry that this one takes the place of; unique, so each is superseded once at most.
+    choice, left_is, seconds, shown_at: of a vote; a retraction has none of them.
+    """
+
+    __tablename__ = "ratings"
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(String(36), unique=True, default=new_id)
+    token: Mapped[str] = mapped_column(String(100), unique=True)
+    action: Mapped[str] = mapped_column(String(10))
+    item_id: Mapped[str] = mapped_column(ForeignKey("items.id"))
+    rater_number: Mapped[int] = mapped_column(ForeignKey("raters.number"))
+    choice: Mapped[str | None] = mapped_column(String(10))
+    left_is: Mapped[str | None] = mapped_column(String(1))
+    seconds: Mapped[float | None] = mapped_column(Float)
+    reference: Mapped[str | None] = mapped_column(Text)
+    shown_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now)
+    supersedes: Mapped[str | None] = mapped_column(ForeignKey("ratings.id"), unique=True)
+    ui_version: Mapped[str] = mapped_column(String(50), default="")
+
+    __table_args__ = (
+        CheckConstraint(
+            "(action = 'vote' AND choice IN ('a', 'b', 'tie', 'both_bad', 'skip') AND left_is IN ('a', 'b')"
+            " AND seconds >= 0) OR (action = 'retract' AND choice IS NULL AND supersedes IS NOT NULL)",
+            name="rating_is_a_vote_or_a_retraction",
+        ),
+        Index("ratings_of_item", "item_id"),
+        Index("ratings_of_rater", "rater_number", "number"),
+    )
