@@ -46,17 +46,25 @@ def rasterize(
     on_gpu = choose_renderer(renderer, means.device) == "gsplat"
     if background is None:
         background = torch.zeros(3, device=means.device)
-    arguments: tuple[Any, ...] = (means, quats, log_scales, opacity_logits, sh, camera, background, sh_degree)
+    arguments: dict[str, Any] = {
+        "means": means,
+        "quats": quats,
+        "log_scales": log_scales,
+        "opacity_logits": opacity_logits,
+        "sh": sh,
+        "background": background,
+    }
+    settings: dict[str, Any] = {"camera": camera, "sh_degree": sh_degree, "screen": screen}
     if on_gpu and count:
         from difix3d.splatting.gsplat_cuda import rasterize_gsplat
 
-        return rasterize_gsplat(*arguments, screen=screen)
+        return rasterize_gsplat(**arguments, **settings)
     from difix3d.splatting.cpu.rasterizer import rasterize_cpu
 
     if on_gpu:  # nothing to draw: the picture is the background, on the device it was asked on
-        blank = rasterize_cpu(*(arg.cpu() if isinstance(arg, torch.Tensor) else arg for arg in arguments), screen)
-        return tuple(picture.to(means.device) for picture in blank)  # type: ignore[return-value]
-    return rasterize_cpu(*arguments, screen)
+        arguments = {name: tensor.cpu() for name, tensor in arguments.items()}
+    rgb, alpha, depth = rasterize_cpu(**arguments, **settings)
+    return rgb.to(means.device), alpha.to(means.device), depth.to(means.device)
 
 
 def choose_renderer(renderer: str, device: torch.device | str) -> str:
@@ -87,13 +95,11 @@ def render_view(
     background: three numbers in [0, 1]; None is black. renderer: auto takes CUDA with gsplat where both are there.
     """
     device = "cpu" if renderer == "cpu" else default_device(renderer)
-    tensors = [
-        torch.tensor(array, device=device)
-        for array in (splats.means, splats.quats, splats.log_scales, splats.opacity_logits, splats.sh)
-    ]
+    names = ("means", "quats", "log_scales", "opacity_logits", "sh")
+    arguments: dict[str, Any] = {name: torch.tensor(getattr(splats, name), device=device) for name in names}
     shade = None if background is None else torch.as_tensor(background, dtype=torch.float32, device=device)
     with torch.no_grad():
-        rgb, alpha, depth = rasterize(*tensors, camera, shade, renderer=renderer)
+        rgb, alpha, depth = rasterize(**arguments, camera=camera, background=shade, renderer="auto")
     return rgb.clamp(0, 1).cpu().numpy(), alpha.cpu().numpy(), depth.cpu().numpy()
 
 
@@ -137,12 +143,16 @@ def l1_ssim(prediction: torch.Tensor, target: torch.Tensor, ssim_weight: float =
 def warm_up() -> None:
     """Compile every CPU kernel (half a minute once; then they come from the disk cache in a second)."""
     camera = Camera(np.array([[4.0, 0, 4], [0, 4.0, 4], [0, 0, 1]]), 8, 8, np.eye(4))
-    parameters = [torch.zeros(1, *shape) for shape in ((3,), (4,), (3,), (), (16, 3))]
-    parameters[0][:, 2] = 1.0
-    parameters[1][:, 0] = 1.0
-    for parameter in parameters:
+    parameters: dict[str, Any] = {
+        "means": torch.tensor([[0.0, 0.0, 1.0]]),
+        "quats": torch.tensor([[1.0, 0.0, 0.0, 0.0]]),
+        "log_scales": torch.zeros(1, 3),
+        "opacity_logits": torch.zeros(1),
+        "sh": torch.zeros(1, 16, 3),
+    }
+    for parameter in parameters.values():
         parameter.requires_grad_()
-    rgb, _, _ = rasterize(*parameters, camera, renderer="cpu")
+    rgb, _, _ = rasterize(**parameters, camera=camera, renderer="cpu")
     l1_ssim(rgb, torch.zeros(8, 8, 3)).backward()
 
 

@@ -1,7 +1,7 @@
 """Front-to-back blending of a tile's splats, and its gradient (3DGS Eq. 3), sixteen pixels at a time.
 
 Notation, per pixel, splats i front to back
-    sigma = |U d|^2 / 2, d = centre - pixel;  alpha = min(0.999, opacity exp(-sigma)), 0 below 1/255
+    sigma = log(2) |U d|^2, d = centre - pixel;  alpha = min(0.999, opacity exp(-sigma)), 0 below 1/255
     T_i = prod_{j<i} (1 - alpha_j);  w_i = alpha_i T_i;  T ends as the transmittance that the background shows through
     q_i = dL/dw_i at fixed others;  R_i = sum_{j>i} w_j q_j + T_end q_background
     so that dL/dalpha_i = T_i q_i - R_i / (1 - alpha_i)
@@ -13,25 +13,27 @@ A finished pixel has T negative: its size is the final transmittance, and every 
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
-from difix3d.splatting.base import MAX_ALPHA, MIN_ALPHA, MIN_TRANSMITTANCE, TINY_ALPHA
-from difix3d.splatting.cpu.compile import inlined, kernel, take
+from difix3d.splatting.base import MAX_ALPHA, MIN_TRANSMITTANCE, TINY_ALPHA
+from difix3d.splatting.cpu.compile import aligned_lanes, inlined, kernel, take
 from difix3d.splatting.cpu.lanes import (
     BLOCK,
     WIDTH,
     anywhere,
-    exp,
+    exp2,
     fill,
     lane_index,
     lane_x,
     lane_y,
     larger,
     load,
+    lowest_bit,
     magnitude,
+    reciprocal,
+    row_bits,
     select,
     smaller,
     sqrt,
@@ -44,7 +46,8 @@ from difix3d.splatting.cpu.projection import (
     EXTENT_Y,
     GREEN,
     INVERSE_A,
-    LOG_OPACITY,
+    LOG2_MIN_ALPHA,
+    LOG2_OPACITY,
     REACH2,
     RED,
     TURN_Y,
@@ -53,228 +56,231 @@ from difix3d.splatting.cpu.projection import (
     C,
     X,
     Y,
-)  # fmt: skip
+)
+from difix3d.splatting.cpu.tiles import TILE_PX
 
-LOG_MIN_ALPHA = math.log(MIN_ALPHA)
+TILE_BLOCKS = TILE_PX // BLOCK
+TILE_LANES = TILE_PX * TILE_PX
 SLACK_PX = 0.01  # rounding must not lose a block
-CHECK_EVERY = 8  # visits of a block between looks whether all its pixels are finished; a power of two
+CHECK_EVERY = 32  # splats between looks which blocks are finished; a power of two
 
 
 @inlined
-def _block_rows(row: Any, y0: int, blocks: int) -> tuple[int, int]:
-    """First and one past the last row of blocks that a splat touches in the tile that begins at y0."""
-    low = (row[Y] - row[EXTENT_Y] - y0 - (BLOCK - 0.5)) / BLOCK + 1.0
-    high = (row[Y] + row[EXTENT_Y] - y0 - 0.5) / BLOCK + 1.0
-    first = np.int64(max(0.0, min(low, np.float64(blocks))))
-    return first, np.int64(max(0.0, min(high, np.float64(blocks))))
-
-
-@inlined
-def _block_spans(spans: Any, row: Any, x0: int, y: int, blocks: int) -> None:
-    """spans [32]: for sixteen rows of blocks from pixel row y on, the first block that the ellipse touches there, and
-    one past the last: its sides x(dy) = (-b dy -+ sqrt(reach^2 - c^2 dy^2)) / a at their outermost in each row."""
-    top = (np.float32(y + 0.5) - row[Y]) + BLOCK * lane_index()
+def _touched(row: Any, x0: int, y0: int) -> Any:
+    """Bits of the tile's blocks that an ellipse touches. Its sides x(dy) = (-b dy -+ sqrt(reach^2 - c^2 dy^2)) / a are
+    taken where they lie outermost within each row of blocks, all rows at once."""
+    top = (np.float32(y0 + 0.5) - row[Y]) + BLOCK * lane_index()
     bottom = top + (BLOCK - 1.0)
-    turn = row[TURN_Y]
+    turn, b, c2 = row[TURN_Y], row[B], row[C] * row[C]
     right_y = smaller(larger(top, turn), bottom)
     left_y = smaller(larger(top, -turn), bottom)
-    b, c2, reach2 = row[B], row[C] * row[C], row[REACH2]
-    right = sqrt(larger(reach2 - c2 * (right_y * right_y), 0.0)) - b * right_y
-    left = sqrt(larger(reach2 - c2 * (left_y * left_y), 0.0)) + b * left_y
+    right = sqrt(larger(row[REACH2] - c2 * (right_y * right_y), 0.0)) - b * right_y
+    left = sqrt(larger(row[REACH2] - c2 * (left_y * left_y), 0.0)) + b * left_y
     centre = row[X] - np.float32(x0)
-    first = ((centre - SLACK_PX - (BLOCK - 0.5)) - left * row[INVERSE_A]) * (1.0 / BLOCK) + 1.0
-    past = ((centre + SLACK_PX - 0.5) + right * row[INVERSE_A]) * (1.0 / BLOCK) + 1.0
-    store(spans, 0, smaller(larger(first, 0.0), np.float32(blocks)))
-    store(spans, WIDTH, smaller(larger(past, 0.0), np.float32(blocks)))
+    first = ((centre - (SLACK_PX + BLOCK - 0.5)) - left * row[INVERSE_A]) * (1.0 / BLOCK) + 1.0
+    past = ((centre + (SLACK_PX - 0.5)) + right * row[INVERSE_A]) * (1.0 / BLOCK) + 1.0
+    first = smaller(larger(first, 0.0), TILE_BLOCKS)
+    past = smaller(larger(past, first), TILE_BLOCKS)
+    reached = (bottom + row[EXTENT_Y] >= -SLACK_PX) & (top - row[EXTENT_Y] <= SLACK_PX)
+    return row_bits(first, select(reached, past, first))
 
 
 @inlined
-def _first_transmittance(T: Any, alive: Any, blocks: int, x0: int, y0: int, width: int, height: int) -> int:
-    """T = 1 inside the picture and -1 (finished) outside; alive[block] = 0; how many blocks have pixels inside."""
-    inside = 0
-    for block in range(blocks * blocks):
-        bx, by = x0 + (block % blocks) * BLOCK, y0 + (block // blocks) * BLOCK
+def _begin(T: Any, x0: int, y0: int, width: int, height: int) -> Any:
+    """T = 1 inside the picture and -1 (finished) outside; bits of the blocks that have pixels inside."""
+    alive = np.uint64(0)
+    for block in range(TILE_BLOCKS * TILE_BLOCKS):
+        bx, by = x0 + (block % TILE_BLOCKS) * BLOCK, y0 + (block // TILE_BLOCKS) * BLOCK
         shown = (lane_x() < np.float32(width - bx)) & (lane_y() < np.float32(height - by))
         store(T, block * WIDTH, select(shown, 1.0, -1.0))
-        some = (bx < width) & (by < height)
-        alive[block] = 0 if some else -1
-        inside += some
-    return inside
+        if (bx < width) & (by < height):
+            alive |= np.uint64(1) << np.uint64(block)
+    return alive
+
+
+@inlined
+def _still_alive(T: Any, alive: Any) -> Any:
+    """alive without the blocks whose pixels are all finished."""
+    left = alive
+    while left != np.uint64(0):
+        block = lowest_bit(left)
+        left &= left - np.uint64(1)
+        if not anywhere(load(T, block * np.uint64(WIDTH)) > 0.0):
+            alive ^= np.uint64(1) << block
+    return alive
 
 
 @kernel
 def blend(
-    counter: Any, tile_order: Any, tiles_x: int, tile_px: int, tile_start: Any, entry_splat: Any, rows: Any,
+    counter: Any, order: Any, tiles_x: int, tiles_y: int, split: int, bin_start: Any, entry_splat: Any, rows: Any,
     background: Any, rgb: Any, alpha_out: Any, depth_out: Any, transmittance: Any,
 ) -> None:  # fmt: skip
-    """Draw: rgb [H, W, 3] over background [3], alpha [H, W], depth [H, W], transmittance [H, W]."""
+    """Draw: rgb [H, W, 3] over background [3], alpha [H, W], depth [H, W], transmittance [H, W].
+
+    A bin of the entry lists is split x split tiles; order: bins, in the order they are dealt out."""
     height, width = alpha_out.shape
-    blocks = tile_px // BLOCK
-    lanes = blocks * blocks * WIDTH
-    T, red, green, blue, far = np.empty(lanes, np.float32), np.empty(lanes, np.float32), np.empty(
-        lanes, np.float32), np.empty(lanes, np.float32), np.empty(lanes, np.float32)  # fmt: skip
-    spans = np.empty(2 * WIDTH, np.float32)
-    alive = np.empty(blocks * blocks, np.int32)  # visits so far; -1: nothing left to do
+    T, red, green = aligned_lanes(TILE_LANES), aligned_lanes(TILE_LANES), aligned_lanes(TILE_LANES)
+    blue, far = aligned_lanes(TILE_LANES), aligned_lanes(TILE_LANES)
+    bins_x = -(-tiles_x // split)
     while True:
         turn = take(counter)
-        if turn >= len(tile_order):
+        if turn >= len(order) * split * split:
             break
-        tile = tile_order[turn]
-        x0, y0 = (tile % tiles_x) * tile_px, (tile // tiles_x) * tile_px
-        left = _first_transmittance(T, alive, blocks, x0, y0, width, height)
-        red[:] = 0.0
-        green[:] = 0.0
-        blue[:] = 0.0
-        far[:] = 0.0
-        for entry in range(tile_start[tile], tile_start[tile + 1]):
-            if left == 0:
-                break
+        at_bin, part = order[turn // (split * split)], turn % (split * split)
+        tile_x, tile_y = (at_bin % bins_x) * split + part % split, (at_bin // bins_x) * split + part // split
+        if (tile_x >= tiles_x) | (tile_y >= tiles_y):
+            continue
+        x0, y0 = tile_x * TILE_PX, tile_y * TILE_PX
+        alive = _begin(T, x0, y0, width, height)
+        red[:], green[:], blue[:], far[:] = 0.0, 0.0, 0.0, 0.0
+        for entry in range(bin_start[at_bin], bin_start[at_bin + 1]):
+            if (entry & (CHECK_EVERY - 1)) == 0:
+                alive = _still_alive(T, alive)
+                if alive == np.uint64(0):
+                    break
             row = rows[entry_splat[entry]]
-            by0, by1 = _block_rows(row, y0, blocks)
-            a, b, c, log_opacity = row[A], row[B], row[C], row[LOG_OPACITY]
-            for by in range(by0, by1):
-                dy = (row[Y] - np.float32(y0 + by * BLOCK + 0.5)) - lane_y()
-                v = c * dy
-                bdy = b * dy
-                ceiling = log_opacity - 0.5 * (v * v)
-                if (by - by0) % WIDTH == 0:
-                    _block_spans(spans, row, x0, y0 + by * BLOCK, blocks)
-                in_spans = (by - by0) % WIDTH
-                for bx in range(np.int64(spans[in_spans]), np.int64(spans[WIDTH + in_spans])):
-                    block = by * blocks + bx
-                    if alive[block] < 0:
-                        continue
-                    at = block * WIDTH
-                    dx = (row[X] - np.float32(x0 + bx * BLOCK + 0.5)) - lane_x()
-                    u = a * dx + bdy
-                    power = ceiling - 0.5 * (u * u)
-                    alpha = exp(power)
-                    alpha = select(alpha < MAX_ALPHA, alpha, MAX_ALPHA)
-                    alpha = select(power >= LOG_MIN_ALPHA, alpha, 0.0)
-                    now = load(T, at)
-                    rest = now - now * alpha
-                    go_on = rest > MIN_TRANSMITTANCE
-                    w = select(go_on, now * alpha, 0.0)
-                    store(T, at, select(go_on, rest, 0.0 - magnitude(now)))
-                    store(red, at, load(red, at) + w * row[RED])
-                    store(green, at, load(green, at) + w * row[GREEN])
-                    store(blue, at, load(blue, at) + w * row[BLUE])
-                    store(far, at, load(far, at) + w * row[DEPTH])
-                    alive[block] += 1
-                    if (alive[block] & (CHECK_EVERY - 1)) == 0 and not anywhere(load(T, at) > 0.0):
-                        alive[block] = -1
-                        left -= 1
-        for y in range(y0, min(y0 + tile_px, height)):
-            for x in range(x0, min(x0 + tile_px, width)):
-                block = ((y - y0) // BLOCK) * blocks + (x - x0) // BLOCK
-                at = block * WIDTH + ((y - y0) % BLOCK) * BLOCK + (x - x0) % BLOCK
-                through = abs(T[at])
-                opaque = np.float32(1.0) - through
-                rgb[y, x, 0] = red[at] + through * background[0]
-                rgb[y, x, 1] = green[at] + through * background[1]
-                rgb[y, x, 2] = blue[at] + through * background[2]
-                alpha_out[y, x] = opaque
-                depth_out[y, x] = far[at] / max(opaque, np.float32(TINY_ALPHA))
-                transmittance[y, x] = through
+            bits = _touched(row, x0, y0) & alive
+            a, b, c, log2_opacity = row[A], row[B], row[C], row[LOG2_OPACITY]
+            own_red, own_green, own_blue, own_z = fill(row[RED]), fill(row[GREEN]), fill(row[BLUE]), fill(row[DEPTH])
+            corner_x = (row[X] - np.float32(x0 + 0.5)) - lane_x()
+            corner_y = (row[Y] - np.float32(y0 + 0.5)) - lane_y()
+            while bits != np.uint64(0):
+                block = lowest_bit(bits)
+                bits &= bits - np.uint64(1)
+                at = block * np.uint64(WIDTH)
+                dx = corner_x - np.float32((block % np.uint64(TILE_BLOCKS)) * np.uint64(BLOCK))
+                dy = corner_y - np.float32((block // np.uint64(TILE_BLOCKS)) * np.uint64(BLOCK))
+                u, v = a * dx + b * dy, c * dy
+                power = log2_opacity - v * v - u * u
+                alpha = select(power >= LOG2_MIN_ALPHA, smaller(exp2(power), MAX_ALPHA), 0.0)
+                now = load(T, at)
+                rest = now - now * alpha
+                go_on = rest > MIN_TRANSMITTANCE
+                w = select(go_on, now * alpha, 0.0)
+                store(T, at, select(go_on, rest, 0.0 - magnitude(now)))
+                store(red, at, load(red, at) + w * own_red)
+                store(green, at, load(green, at) + w * own_green)
+                store(blue, at, load(blue, at) + w * own_blue)
+                store(far, at, load(far, at) + w * own_z)
+        for block in range(TILE_BLOCKS * TILE_BLOCKS):
+            at = block * WIDTH
+            through = magnitude(load(T, at))
+            store(T, at, through)
+            store(red, at, load(red, at) + through * background[0])
+            store(green, at, load(green, at) + through * background[1])
+            store(blue, at, load(blue, at) + through * background[2])
+            store(far, at, load(far, at) / larger(1.0 - through, TINY_ALPHA))
+            bx, by = x0 + (block % TILE_BLOCKS) * BLOCK, y0 + (block // TILE_BLOCKS) * BLOCK
+            for j in range(min(BLOCK, height - by)):
+                for i in range(min(BLOCK, width - bx)):
+                    pixel = at + j * BLOCK + i
+                    rgb[by + j, bx + i, 0] = red[pixel]
+                    rgb[by + j, bx + i, 1] = green[pixel]
+                    rgb[by + j, bx + i, 2] = blue[pixel]
+                    alpha_out[by + j, bx + i] = np.float32(1.0) - T[pixel]
+                    depth_out[by + j, bx + i] = far[pixel]
+                    transmittance[by + j, bx + i] = T[pixel]
 
 
 @kernel
 def blend_backward(
-    counter: Any, tile_order: Any, tiles_x: int, tile_px: int, tile_start: Any, entry_splat: Any, entry_slot: Any,
-    rows: Any, rgb: Any, depth: Any, transmittance: Any, grad_rgb: Any, grad_alpha: Any, grad_depth: Any, slots: Any,
+    counter: Any, order: Any, tiles_x: int, tiles_y: int, split: int, bin_start: Any, entry_splat: Any,
+    entry_slot: Any, rows: Any, rgb: Any, depth: Any, transmittance: Any, grad_rgb: Any, grad_alpha: Any,
+    grad_depth: Any, slots: Any,
 ) -> None:  # fmt: skip
-    """Write every entry's gradient slot [entries, SLOT], given dL/d(rgb, alpha, depth) of the picture drawn."""
+    """Write every entry's gradient slot [entries, SLOT], given dL/d(rgb, alpha, depth) of the picture drawn.
+
+    grad_alpha and grad_depth may be empty [0, 0]: none. One thread walks all tiles of a bin, adding to its slots."""
     height, width = transmittance.shape
-    blocks = tile_px // BLOCK
-    lanes = blocks * blocks * WIDTH
-    T, R, gr, gg, gb = np.empty(lanes, np.float32), np.empty(lanes, np.float32), np.zeros(
-        lanes, np.float32), np.zeros(lanes, np.float32), np.zeros(lanes, np.float32)  # fmt: skip
-    gz, gc = np.zeros(lanes, np.float32), np.zeros(lanes, np.float32)
-    spans = np.empty(2 * WIDTH, np.float32)
-    alive = np.empty(blocks * blocks, np.int32)
+    with_alpha, with_depth = grad_alpha.size > 0, grad_depth.size > 0
+    T, R, gr = aligned_lanes(TILE_LANES), aligned_lanes(TILE_LANES), aligned_lanes(TILE_LANES)
+    gg, gb = aligned_lanes(TILE_LANES), aligned_lanes(TILE_LANES)
+    gz, gc = aligned_lanes(TILE_LANES), aligned_lanes(TILE_LANES)
+    bins_x = -(-tiles_x // split)
     while True:
         turn = take(counter)
-        if turn >= len(tile_order):
+        if turn >= len(order):
             break
-        tile = tile_order[turn]
-        x0, y0 = (tile % tiles_x) * tile_px, (tile // tiles_x) * tile_px
-        left = _first_transmittance(T, alive, blocks, x0, y0, width, height)
-        if (x0 + tile_px > width) | (y0 + tile_px > height):  # lanes outside the picture keep nothing of another tile
-            R[:], gr[:], gg[:], gb[:], gz[:], gc[:] = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-        for y in range(y0, min(y0 + tile_px, height)):
-            for x in range(x0, min(x0 + tile_px, width)):
-                block = ((y - y0) // BLOCK) * blocks + (x - x0) // BLOCK
-                at = block * WIDTH + ((y - y0) % BLOCK) * BLOCK + (x - x0) % BLOCK
-                gr[at], gg[at], gb[at] = grad_rgb[y, x, 0], grad_rgb[y, x, 1], grad_rgb[y, x, 2]
-                # depth = sum(w z) / sum(w), so dL/dw_i holds (z_i - depth): these sum to zero over the splats
-                opaque = np.float32(1.0) - transmittance[y, x]
-                per_weight = grad_depth[y, x] / max(opaque, np.float32(TINY_ALPHA))
-                gz[at] = per_weight
-                gc[at] = -per_weight * depth[y, x]
-                R[at] = (
-                    rgb[y, x, 0] * gr[at]
-                    + rgb[y, x, 1] * gg[at]
-                    + rgb[y, x, 2] * gb[at]
-                    - transmittance[y, x] * grad_alpha[y, x]
-                )
-        for entry in range(tile_start[tile], tile_start[tile + 1]):
-            slot = slots[entry_slot[entry]]
-            row = rows[entry_splat[entry]]
-            by0, by1 = _block_rows(row, y0, blocks)
-            if left == 0:
-                by1 = by0
-            a, b, c, log_opacity = row[A], row[B], row[C], row[LOG_OPACITY]
-            s0, sx, sy = fill(0.0), fill(0.0), fill(0.0)
-            sxx, sxy, syy = fill(0.0), fill(0.0), fill(0.0)
-            dred, dgreen, dblue, dfar = fill(0.0), fill(0.0), fill(0.0), fill(0.0)
-            for by in range(by0, by1):
-                dy = (row[Y] - np.float32(y0 + by * BLOCK + 0.5)) - lane_y()
-                v = c * dy
-                bdy = b * dy
-                ceiling = log_opacity - 0.5 * (v * v)
-                if (by - by0) % WIDTH == 0:
-                    _block_spans(spans, row, x0, y0 + by * BLOCK, blocks)
-                in_spans = (by - by0) % WIDTH
-                for bx in range(np.int64(spans[in_spans]), np.int64(spans[WIDTH + in_spans])):
-                    block = by * blocks + bx
-                    if alive[block] < 0:
-                        continue
-                    at = block * WIDTH
-                    dx = (row[X] - np.float32(x0 + bx * BLOCK + 0.5)) - lane_x()
-                    u = a * dx + bdy
-                    power = ceiling - 0.5 * (u * u)
-                    unclipped = exp(power)
-                    alpha = select(unclipped < MAX_ALPHA, unclipped, MAX_ALPHA)
-                    alpha = select(power >= LOG_MIN_ALPHA, alpha, 0.0)
+        at_bin = order[turn]
+        for entry in range(bin_start[at_bin], bin_start[at_bin + 1]):
+            slots[entry_slot[entry]] = 0.0
+        for part in range(split * split):
+            tile_x, tile_y = (at_bin % bins_x) * split + part % split, (at_bin // bins_x) * split + part // split
+            if (tile_x >= tiles_x) | (tile_y >= tiles_y):
+                continue
+            x0, y0 = tile_x * TILE_PX, tile_y * TILE_PX
+            alive = _begin(T, x0, y0, width, height)
+            if (x0 + TILE_PX > width) | (y0 + TILE_PX > height):  # nothing of another tile outside the picture
+                R[:], gr[:], gg[:], gb[:], gz[:], gc[:] = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+            for block in range(TILE_BLOCKS * TILE_BLOCKS):
+                bx, by = x0 + (block % TILE_BLOCKS) * BLOCK, y0 + (block // TILE_BLOCKS) * BLOCK
+                for j in range(min(BLOCK, height - by)):
+                    for i in range(min(BLOCK, width - bx)):
+                        pixel, y, x = block * WIDTH + j * BLOCK + i, by + j, bx + i
+                        gr[pixel], gg[pixel], gb[pixel] = grad_rgb[y, x, 0], grad_rgb[y, x, 1], grad_rgb[y, x, 2]
+                        R[pixel] = rgb[y, x, 0] * gr[pixel] + rgb[y, x, 1] * gg[pixel] + rgb[y, x, 2] * gb[pixel]
+                        if with_alpha:
+                            R[pixel] -= transmittance[y, x] * grad_alpha[y, x]
+                        if with_depth:
+                            # depth = sum(w z) / sum(w): dL/dw_i holds (z_i - depth), and these add nothing to R
+                            opaque = max(np.float32(1.0) - transmittance[y, x], np.float32(TINY_ALPHA))
+                            gz[pixel] = grad_depth[y, x] / opaque
+                            gc[pixel] = -gz[pixel] * depth[y, x]
+            for entry in range(bin_start[at_bin], bin_start[at_bin + 1]):
+                if (entry & (CHECK_EVERY - 1)) == 0:
+                    alive = _still_alive(T, alive)
+                    if alive == np.uint64(0):
+                        break
+                row = rows[entry_splat[entry]]
+                bits = _touched(row, x0, y0) & alive
+                if bits == np.uint64(0):
+                    continue
+                a, b, c, log2_opacity = row[A], row[B], row[C], row[LOG2_OPACITY]
+                own_red, own_green, own_blue = fill(row[RED]), fill(row[GREEN]), fill(row[BLUE])
+                own_z = fill(row[DEPTH])
+                corner_x = (row[X] - np.float32(x0 + 0.5)) - lane_x()
+                corner_y = (row[Y] - np.float32(y0 + 0.5)) - lane_y()
+                s, sx, sy, sxx, sxy, syy = fill(0.0), fill(0.0), fill(0.0), fill(0.0), fill(0.0), fill(0.0)
+                to_red, to_green, to_blue, to_z = fill(0.0), fill(0.0), fill(0.0), fill(0.0)
+                while bits != np.uint64(0):
+                    block = lowest_bit(bits)
+                    bits &= bits - np.uint64(1)
+                    at = block * np.uint64(WIDTH)
+                    dx = corner_x - np.float32((block % np.uint64(TILE_BLOCKS)) * np.uint64(BLOCK))
+                    dy = corner_y - np.float32((block // np.uint64(TILE_BLOCKS)) * np.uint64(BLOCK))
+                    u, v = a * dx + b * dy, c * dy
+                    power = log2_opacity - v * v - u * u
+                    unclipped = exp2(power)
+                    alpha = select(power >= LOG2_MIN_ALPHA, smaller(unclipped, MAX_ALPHA), 0.0)
                     now = load(T, at)
                     rest = now - now * alpha
                     go_on = rest > MIN_TRANSMITTANCE
                     w = select(go_on, now * alpha, 0.0)
                     store(T, at, select(go_on, rest, 0.0 - magnitude(now)))
-                    vr, vg, vb, vz = load(gr, at), load(gg, at), load(gb, at), load(gz, at)
-                    q = vr * row[RED] + vg * row[GREEN] + vb * row[BLUE] + vz * row[DEPTH] + load(gc, at)
+                    vr, vg, vb = load(gr, at), load(gg, at), load(gb, at)
+                    q = vr * own_red + vg * own_green + vb * own_blue
+                    if with_depth:
+                        vz = load(gz, at)
+                        q = q + vz * own_z + load(gc, at)
+                        to_z = to_z + w * vz
                     wq = w * q
                     behind = load(R, at) - wq
                     store(R, at, behind)
-                    # dL/dsigma = -alpha dL/dalpha, none where alpha is clipped
-                    s = behind * (alpha / (1.0 - alpha)) - wq
-                    s = select((w > 0.0) & (unclipped <= MAX_ALPHA), s, 0.0)
-                    s0 = s0 + s
-                    sdx = s * dx
-                    sdy = s * dy
-                    sx = sx + sdx
-                    sy = sy + sdy
-                    sxx = sxx + sdx * dx
-                    sxy = sxy + sdx * dy
-                    syy = syy + sdy * dy
-                    dred = dred + w * vr
-                    dgreen = dgreen + w * vg
-                    dblue = dblue + w * vb
-                    dfar = dfar + w * vz
-                    alive[block] += 1
-                    if (alive[block] & (CHECK_EVERY - 1)) == 0 and not anywhere(load(T, at) > 0.0):
-                        alive[block] = -1
-                        left -= 1
-            slot[0], slot[1], slot[2] = total(s0), total(sx), total(sy)
-            slot[3], slot[4], slot[5] = total(sxx), total(sxy), total(syy)
-            slot[6], slot[7], slot[8], slot[9] = total(dred), total(dgreen), total(dblue), total(dfar)
+                    # dL/dsigma = -alpha dL/dalpha = R alpha / (1 - alpha) - w q; none where alpha is clipped
+                    own_s = behind * alpha * reciprocal(1.0 - alpha) - wq
+                    own_s = select((w > 0.0) & (unclipped <= MAX_ALPHA), own_s, 0.0)
+                    sdx, sdy = own_s * dx, own_s * dy
+                    s, sx, sy = s + own_s, sx + sdx, sy + sdy
+                    sxx, sxy, syy = sxx + sdx * dx, sxy + sdx * dy, syy + sdy * dy
+                    to_red, to_green, to_blue = to_red + w * vr, to_green + w * vg, to_blue + w * vb
+                slot = slots[entry_slot[entry]]
+                slot[0] += total(s)
+                slot[1] += total(sx)
+                slot[2] += total(sy)
+                slot[3] += total(sxx)
+                slot[4] += total(sxy)
+                slot[5] += total(syy)
+                slot[6] += total(to_red)
+                slot[7] += total(to_green)
+                slot[8] += total(to_blue)
+                slot[9] += total(to_z)

@@ -8,6 +8,7 @@ depends on who computes it, so results are bit-identical for any number of threa
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import tempfile
 import threading
@@ -17,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numba
+import numba.extending
 import numpy as np
 import torch
 from llvmlite import ir
 from numba.core import types
-from numba.extending import intrinsic
+from numpy.typing import NDArray
 
 
 def _cache_folder() -> str:
@@ -58,10 +60,11 @@ def kernel(function: Callable[..., Any]) -> Any:
         numba.config.CACHE_DIR = before  # type: ignore[attr-defined]
 
 
-inlined = numba.njit(inline="always", error_model="numpy")
+_intrinsic: Any = numba.extending.intrinsic  # its type hints describe the undecorated function
+inlined: Any = numba.njit(inline="always", error_model="numpy")
 
 
-@intrinsic
+@_intrinsic
 def take(typingctx: Any, counter: Any) -> Any:
     """Atomically: counter[0] += 1, giving the value before. counter: int64 array."""
 
@@ -70,6 +73,22 @@ def take(typingctx: Any, counter: Any) -> Any:
         return builder.atomic_rmw("add", pointer, ir.Constant(ir.IntType(64), 1), "monotonic")
 
     return types.int64(counter), emit
+
+
+def aligned_empty(*shape: int) -> NDArray[np.float32]:
+    """A new float32 array that begins on a cache line: lanes that straddle two lines cost twice."""
+    count = math.prod(shape)
+    memory = np.empty(count + 16, np.float32)
+    first = -memory.ctypes.data % 64 // 4
+    return memory[first : first + count].reshape(shape)
+
+
+@inlined
+def aligned_lanes(count: int) -> Any:
+    """The same inside kernels, flat."""
+    memory = np.empty(count + 16, np.float32)
+    first = (64 - memory.ctypes.data % 64) % 64 // 4
+    return memory[first : first + count]
 
 
 _pool: ThreadPoolExecutor | None = None

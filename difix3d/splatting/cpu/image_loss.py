@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch.autograd.function import once_differentiable
 
-from difix3d.splatting.cpu.compile import inlined, kernel, run, take
+from difix3d.splatting.cpu.compile import aligned_empty, inlined, kernel, run, take
 from difix3d.splatting.cpu.lanes import WIDTH, load, select, store
 
 HALF = 5
@@ -153,18 +153,18 @@ def l1_ssim_arrays(
     height, width, channels = prediction.shape
     x, y = prediction.reshape(height, width * channels), target.reshape(height, width * channels)
     span = -(-width * channels // WIDTH) * WIDTH
-    maps = np.empty((4, height + 2 * HALF, span), np.float32)
-    slopes = np.empty((3, height + 2 * HALF, span), np.float32)
+    maps = aligned_empty(4, height + 2 * HALF, span)
+    slopes = aligned_empty(3, height + 2 * HALF, span)
     sums = np.empty((height, 2))
     run(filter_rows, x, y, span, maps)
     run(similarity, x, y, span, maps, slopes, sums)
     l1, ssim = sums.sum(0) / x.size
-    gradient = None
-    if with_gradient:
-        gradient = np.empty_like(x)
-        run(loss_gradient, x, y, span, slopes, float(ssim_weight), gradient)
-        gradient = gradient.reshape(prediction.shape)
-    return float((1 - ssim_weight) * l1 + ssim_weight * (1 - ssim)), gradient
+    loss = float((1 - ssim_weight) * l1 + ssim_weight * (1 - ssim))
+    if not with_gradient:
+        return loss, None
+    gradient = np.empty_like(prediction)
+    run(loss_gradient, x, y, span, slopes, float(ssim_weight), gradient.reshape(x.shape))
+    return loss, gradient
 
 
 class _L1SSIM(torch.autograd.Function):

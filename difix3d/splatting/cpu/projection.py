@@ -4,7 +4,8 @@ Notation, per splat
     o = mean - camera centre, t = W o      W is the rotation of cam_from_world
     J                                      Jacobian of the projection at t, 2x3; P = J W
     Q = P R(q) diag(s)                     2x3, rows q0 and q1; screen covariance C = Q Q^T + 0.3 I
-    C^-1 = U^T U, U = [[a, b], [0, c]]     exponent sigma = |U d|^2 / 2 never turns negative by rounding
+    C^-1 = 2 log(2) U^T U, U = [[a, b], [0, c]]    so that alpha = 2^(log2 opacity - |U d|^2); the exponent is a sum of
+                                           squares, and rounding cannot turn it positive
 
 det C is taken as |q0 x q1|^2 + 0.3 (|q0|^2 + |q1|^2) + 0.3^2 (Lagrange), which unlike C00 C11 - C01^2 does not cancel
 for needles, so that float32 is enough.
@@ -39,7 +40,7 @@ from difix3d.types import Camera
 
 # A projected splat: one cache line of floats
 ROW = 16
-X, Y, A, B, C, LOG_OPACITY, RED, GREEN, BLUE, DEPTH, EXTENT_X, EXTENT_Y, REACH2, TURN_Y, INVERSE_A = range(15)
+X, Y, A, B, C, LOG2_OPACITY, RED, GREEN, BLUE, DEPTH, EXTENT_X, EXTENT_Y, REACH2, TURN_Y, INVERSE_A = range(15)
 
 # Camera vector: W row by row, then
 CENTRE, FX, FY, CX, CY, IMAGE_WIDTH, IMAGE_HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 9, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21
@@ -48,7 +49,8 @@ PARAMETERS = 11  # mean, quat, log-scale, opacity logit
 GROUPS = 16  # groups of sixteen splats dealt out at once
 CULLED = np.uint32(0xFFFFFFFF)
 LARGEST = 1e30  # parameters and colours beyond it are culled, as NaN is
-_LOG_MIN_ALPHA = math.log(MIN_ALPHA)
+LOG2_MIN_ALPHA = math.log2(MIN_ALPHA)
+TO_BITS = math.sqrt(0.5 / math.log(2))  # brings a factor of C^-1 to one of C^-1 / (2 log 2)
 
 
 def camera_vector(camera: Camera) -> NDArray[np.float32]:
@@ -167,22 +169,22 @@ def _ellipses(own: Any, cam: Any, out: Any) -> Any:
     c00, c11 = c00 + BLUR_PX2, c11 + BLUR_PX2
 
     opacity = 1.0 / (1.0 + exp(0.0 - load(own, 10 * WIDTH)))
-    log_opacity = log(opacity)
-    reach2 = larger(2.0 * (log_opacity - _LOG_MIN_ALPHA), 0.0)  # where alpha falls to 1/255 (StopThePop, B.2)
-    extent_x, extent_y = sqrt(reach2 * c00), sqrt(reach2 * c11)
+    log2_opacity = log(opacity) * (1 / math.log(2))
+    reach2 = larger(log2_opacity - LOG2_MIN_ALPHA, 0.0)  # |U d|^2 where alpha falls to 1/255 (StopThePop, B.2)
+    extent_x, extent_y = sqrt(reach2 * c00) * (1 / TO_BITS), sqrt(reach2 * c11) * (1 / TO_BITS)
     root_y, root_det = sqrt(c11), sqrt(det)
     store(out, X * WIDTH, u)
     store(out, Y * WIDTH, v)
-    store(out, A * WIDTH, root_y / root_det)
-    store(out, B * WIDTH, 0.0 - c01 / (root_y * root_det))
-    store(out, C * WIDTH, 1.0 / root_y)
-    store(out, LOG_OPACITY * WIDTH, log_opacity)
+    store(out, A * WIDTH, root_y / root_det * TO_BITS)
+    store(out, B * WIDTH, c01 / (root_y * root_det) * -TO_BITS)
+    store(out, C * WIDTH, TO_BITS / root_y)
+    store(out, LOG2_OPACITY * WIDTH, log2_opacity)
     store(out, DEPTH * WIDTH, tz)
     store(out, EXTENT_X * WIDTH, extent_x)
     store(out, EXTENT_Y * WIDTH, extent_y)
     store(out, REACH2 * WIDTH, reach2)
     store(out, TURN_Y * WIDTH, c01 / c00 * extent_x)  # height above the centre at which the ellipse is rightmost
-    store(out, INVERSE_A * WIDTH, root_det / root_y)
+    store(out, INVERSE_A * WIDTH, root_det / root_y * (1 / TO_BITS))
     inside = (u + extent_x > 0.0) & (u - extent_x < cam[IMAGE_WIDTH])
     inside = inside & (v + extent_y > 0.0) & (v - extent_y < cam[IMAGE_HEIGHT])
     return inside & _finite(own) & (tz >= NEAR_PLANE) & (opacity >= MIN_ALPHA) & (det < LARGEST)

@@ -23,6 +23,7 @@ from difix3d.splatting.cpu.projection import (
     PARAMETERS,
     RED,
     RIGHT,
+    TO_BITS,
     TOP,
     A,
     B,
@@ -76,7 +77,8 @@ def _add_slots(sums: Any, shape: Any, visible: Any, radii: Any, rows: Any, first
 @inlined
 def _shape_gradients(own: Any, sums: Any, shape: Any, cam: Any, out: Any) -> None:
     """Gradients of everything but the colour, to out [OUT * 16]."""
-    a, b, c = load(shape, 0), load(shape, WIDTH), load(shape, 2 * WIDTH)
+    a, b = load(shape, 0) * (1 / TO_BITS), load(shape, WIDTH) * (1 / TO_BITS)
+    c = load(shape, 2 * WIDTH) * (1 / TO_BITS)
     m00, m01, m11 = a * a, a * b, b * b + c * c
     sx, sy = load(sums, SX * WIDTH), load(sums, SY * WIDTH)
     to_u, to_v = m00 * sx + m01 * sy, m01 * sx + m11 * sy

@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from difix3d.splatting.base import ScreenSpace
 from difix3d.splatting.cpu.blend import blend, blend_backward
-from difix3d.splatting.cpu.compile import run
+from difix3d.splatting.cpu.compile import aligned_empty, run
 from difix3d.splatting.cpu.projection import ROW, camera_vector, project
 from difix3d.splatting.cpu.projection_backward import SLOT, project_backward
 from difix3d.splatting.cpu.tiles import bin_splats
@@ -25,7 +25,7 @@ class _Rasterize(torch.autograd.Function):
         arrays = [tensor.detach().numpy() for tensor in splats]
         count = len(means)
         cam = camera_vector(camera)
-        rows = np.empty((count, ROW), np.float32)
+        rows = aligned_empty(count, ROW)
         keys = np.empty(count, np.uint32)
         radii = np.empty(count, np.int32)
         run(project, *arrays, coefficients, cam, rows, keys, radii)
@@ -34,13 +34,14 @@ class _Rasterize(torch.autograd.Function):
         rgb = np.empty((camera.height, camera.width, 3), np.float32)
         alpha, depth, transmittance = (np.empty((camera.height, camera.width), np.float32) for _ in range(3))
         run(
-            blend, tiling.order, tiling.tiles_x, tiling.tile_px, tiling.tile_start, tiling.entry_splat, tiling.rows,
-            background.detach().numpy(), rgb, alpha, depth, transmittance,
+            blend, tiling.order, tiling.tiles_x, tiling.tiles_y, tiling.split, tiling.bin_start,
+            tiling.entry_splat, tiling.rows, background.detach().numpy(), rgb, alpha, depth, transmittance,
         )  # fmt: skip
         if screen is not None:
             screen.radii = torch.from_numpy(radii)
             screen.gradients = None
         outputs = tuple(torch.from_numpy(array) for array in (rgb, alpha, depth))
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(*splats, outputs[0], outputs[2])
         ctx.rest = (cam, coefficients, radii, rows, tiling, transmittance, screen)
         return outputs
@@ -51,12 +52,18 @@ class _Rasterize(torch.autograd.Function):
         *splats, rgb, depth = ctx.saved_tensors
         cam, coefficients, radii, rows, tiling, transmittance, screen = ctx.rest
         arrays = [tensor.detach().numpy() for tensor in splats]
-        grads_out = [grad.contiguous().numpy() for grad in (grad_rgb, grad_alpha, grad_depth)]
+        if grad_rgb is None:
+            grad_rgb = torch.zeros_like(rgb)
+        none = torch.empty(0, 0)
+        grads_out = [
+            (none if grad is None else grad).float().contiguous().numpy() for grad in (grad_rgb, grad_alpha, grad_depth)
+        ]
 
         slots = np.empty((len(tiling.entry_slot), SLOT), np.float32)
         run(
-            blend_backward, tiling.order, tiling.tiles_x, tiling.tile_px, tiling.tile_start, tiling.entry_splat,
-            tiling.entry_slot, tiling.rows, rgb.numpy(), depth.numpy(), transmittance, *grads_out, slots,
+            blend_backward, tiling.order, tiling.tiles_x, tiling.tiles_y, tiling.split, tiling.bin_start,
+            tiling.entry_splat, tiling.entry_slot, tiling.rows, rgb.numpy(), depth.numpy(), transmittance,
+            *grads_out, slots,
         )  # fmt: skip
         grads = [torch.empty_like(tensor) for tensor in splats]
         grad_screen = torch.empty(len(splats[0]), 2)

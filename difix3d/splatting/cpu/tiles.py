@@ -1,6 +1,8 @@
-"""Which splats touch which tile of the picture, front to back.
+"""Which splats touch which part of the picture, front to back.
 
-One depth sort of all visible splats (radix, stable), then a counting sort into tiles that keeps the order.
+The picture is cut into tiles of TILE_PX pixels, the unit of blending, and split x split tiles make a bin, the unit of
+the lists (split is 1 but for huge splats on huge pictures, where lists per tile would not fit into memory).
+One depth sort of all visible splats (radix, stable), then a counting sort into bins that keeps the order.
 Everything is a function of its input alone, however many threads share the work.
 """
 
@@ -12,28 +14,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from difix3d.splatting.cpu.compile import inlined, kernel, run, take
+from difix3d.splatting.cpu.compile import aligned_empty, inlined, kernel, run, take
 from difix3d.splatting.cpu.lanes import load, store
 from difix3d.splatting.cpu.projection import CULLED, EXTENT_X, EXTENT_Y, ROW, X, Y
 
-TILE_PX = 32  # a multiple of the block size
-MAX_ENTRIES = 1 << 24  # (splat, tile) pairs before tiles are made larger: 24 bytes each, and 40 more with gradients
+TILE_PX = 32  # 8x8 blocks: which of them a splat touches fits into 64 bits
+MAX_ENTRIES = 1 << 23  # (splat, bin) pairs before bins are made larger; each takes 8 bytes, and 40 more with gradients
 CHUNK = 2048  # splats counted and placed at once
 
 
 @dataclass(frozen=True)
 class Tiling:
     """ids: [V] visible splats front to back; rows: [V, ROW] as projected, in that order. Entry e says that splat
-    entry_splat[e] (row of `rows`) touches a tile; tile t owns entries tile_start[t]:tile_start[t + 1], front to back.
+    entry_splat[e] (row of `rows`) touches a bin; bin i owns entries bin_start[i]:bin_start[i + 1], front to back.
     entry_slot[e]: its row among gradient slots; splat n of all N owns slots first_slot[n]:first_slot[n + 1].
-    order: tiles, most entries first."""
+    order: bins, most entries first."""
 
-    tile_px: int
+    split: int
     tiles_x: int
     tiles_y: int
     ids: NDArray[np.int32]
     rows: NDArray[np.float32]
-    tile_start: NDArray[np.int64]
+    bin_start: NDArray[np.int64]
     entry_splat: NDArray[np.int32]
     entry_slot: NDArray[np.int32]
     first_slot: NDArray[np.int64]
@@ -77,19 +79,19 @@ def sort_visible(keys: Any) -> Any:
 
 
 @inlined
-def _tile_range(x: float, extent: float, tile_px: int, tiles: int) -> tuple[int, int]:
-    """First and one past the last tile whose pixel centres an interval may touch."""
-    low = max(0.0, min((x - extent) / tile_px, np.float64(tiles)))
-    high = max(0.0, min((x + extent) / tile_px, np.float64(tiles)))
-    return np.int64(low), min(np.int64(high) + 1, tiles)
+def _bin_range(x: float, extent: float, bin_px: int, bins: int) -> Any:
+    """First and one past the last bin whose pixel centres an interval may touch."""
+    low = max(0.0, min((x - extent) / bin_px, np.float64(bins)))
+    high = max(0.0, min((x + extent) / bin_px, np.float64(bins)))
+    return np.int64(low), min(np.int64(high) + 1, bins)
 
 
 @kernel
 def count_entries(
-    counter: Any, ids: Any, rows: Any, sorted_rows: Any, tile_px: int, tiles_x: int, tiles_y: int,
+    counter: Any, ids: Any, rows: Any, sorted_rows: Any, bin_px: int, bins_x: int, bins_y: int,
     chunk_counts: Any, splat_counts: Any,
 ) -> None:  # fmt: skip
-    """Bring rows into depth order; count entries per chunk and tile [chunks, tiles], and per splat [N]."""
+    """Bring rows into depth order; count entries per chunk and bin [chunks, bins], and per splat [N]."""
     count = len(ids)
     flat, sorted_flat = rows.reshape(-1), sorted_rows.reshape(-1)
     while True:
@@ -100,32 +102,32 @@ def count_entries(
         for i in range(chunk * CHUNK, min((chunk + 1) * CHUNK, count)):
             n = np.int64(ids[i])
             store(sorted_flat, i * ROW, load(flat, n * ROW))
-            x0, x1 = _tile_range(rows[n, X], rows[n, EXTENT_X], tile_px, tiles_x)
-            y0, y1 = _tile_range(rows[n, Y], rows[n, EXTENT_Y], tile_px, tiles_y)
+            x0, x1 = _bin_range(rows[n, X], rows[n, EXTENT_X], bin_px, bins_x)
+            y0, y1 = _bin_range(rows[n, Y], rows[n, EXTENT_Y], bin_px, bins_y)
             splat_counts[n] = (x1 - x0) * (y1 - y0)
             for y in range(y0, y1):
                 for x in range(x0, x1):
-                    chunk_counts[chunk, y * tiles_x + x] += 1
+                    chunk_counts[chunk, y * bins_x + x] += 1
 
 
 @kernel
-def place_starts(chunk_counts: Any, tile_start: Any, splat_counts: Any, first_slot: Any) -> None:
-    """Turn counts into starts: of each tile, of each chunk inside each tile (in place), and of each splat's slots."""
-    chunks, tiles = chunk_counts.shape
-    tile_start[0] = 0
-    for tile in range(tiles):
-        tile_start[tile + 1] = 0
+def place_starts(chunk_counts: Any, bin_start: Any, splat_counts: Any, first_slot: Any) -> None:
+    """Turn counts into starts: of each bin, of each chunk inside each bin (in place), and of each splat's slots."""
+    chunks, bins = chunk_counts.shape
+    bin_start[0] = 0
+    for bin in range(bins):
+        bin_start[bin + 1] = 0
     for chunk in range(chunks):
-        for tile in range(tiles):
-            tile_start[tile + 1] += chunk_counts[chunk, tile]
-    for tile in range(tiles):
-        tile_start[tile + 1] += tile_start[tile]
-    running = tile_start[:-1].copy()
+        for bin in range(bins):
+            bin_start[bin + 1] += chunk_counts[chunk, bin]
+    for bin in range(bins):
+        bin_start[bin + 1] += bin_start[bin]
+    running = bin_start[:-1].copy()
     for chunk in range(chunks):
-        for tile in range(tiles):
-            here = chunk_counts[chunk, tile]
-            chunk_counts[chunk, tile] = running[tile]
-            running[tile] += here
+        for bin in range(bins):
+            here = chunk_counts[chunk, bin]
+            chunk_counts[chunk, bin] = running[bin]
+            running[bin] += here
     first_slot[0] = 0
     for i in range(len(splat_counts)):
         first_slot[i + 1] = first_slot[i] + splat_counts[i]
@@ -133,10 +135,10 @@ def place_starts(chunk_counts: Any, tile_start: Any, splat_counts: Any, first_sl
 
 @kernel
 def place_entries(
-    counter: Any, ids: Any, rows: Any, tile_px: int, tiles_x: int, tiles_y: int, chunk_starts: Any, first_slot: Any,
+    counter: Any, ids: Any, rows: Any, bin_px: int, bins_x: int, bins_y: int, chunk_starts: Any, first_slot: Any,
     entry_splat: Any, entry_slot: Any,
 ) -> None:  # fmt: skip
-    """Write each splat (rows in depth order) into the lists of its tiles."""
+    """Write each splat (rows in depth order) into the lists of its bins."""
     count = len(rows)
     while True:
         chunk = take(counter)
@@ -144,42 +146,44 @@ def place_entries(
             break
         for i in range(chunk * CHUNK, min((chunk + 1) * CHUNK, count)):
             slot = first_slot[ids[i]]
-            x0, x1 = _tile_range(rows[i, X], rows[i, EXTENT_X], tile_px, tiles_x)
-            y0, y1 = _tile_range(rows[i, Y], rows[i, EXTENT_Y], tile_px, tiles_y)
+            x0, x1 = _bin_range(rows[i, X], rows[i, EXTENT_X], bin_px, bins_x)
+            y0, y1 = _bin_range(rows[i, Y], rows[i, EXTENT_Y], bin_px, bins_y)
             for y in range(y0, y1):
                 for x in range(x0, x1):
-                    tile = y * tiles_x + x
-                    entry = chunk_starts[chunk, tile]
-                    chunk_starts[chunk, tile] = entry + 1
+                    bin = y * bins_x + x
+                    entry = chunk_starts[chunk, bin]
+                    chunk_starts[chunk, bin] = entry + 1
                     entry_splat[entry] = i
                     entry_slot[entry] = slot
                     slot += 1
 
 
 def bin_splats(rows: NDArray[np.float32], keys: NDArray[np.uint32], width: int, height: int) -> Tiling:
-    """Sort projected splats by depth and into tiles. rows: [N, ROW]; keys: [N], see `project`.
+    """Sort projected splats by depth and into bins. rows: [N, ROW]; keys: [N], see `project`.
 
-    Tiles double in size while there would be more than MAX_ENTRIES pairs (huge splats on a huge picture).
+    Bins double in size while there would be more than MAX_ENTRIES entries.
     """
     ids = sort_visible(keys)
-    sorted_rows = np.empty((len(ids), ROW), np.float32)
+    sorted_rows = aligned_empty(len(ids), ROW)
     splat_counts = np.zeros(len(keys), np.int64)
     chunks = -(-len(ids) // CHUNK)
-    tile_px = TILE_PX
+    split = 1
     while True:
-        tiles_x, tiles_y = -(-width // tile_px), -(-height // tile_px)
-        chunk_counts = np.empty((chunks, tiles_x * tiles_y), np.int64)
-        run(count_entries, ids, rows, sorted_rows, tile_px, tiles_x, tiles_y, chunk_counts, splat_counts)
-        if tiles_x * tiles_y == 1 or int(splat_counts.sum()) <= MAX_ENTRIES:
+        bin_px = TILE_PX * split
+        bins_x, bins_y = -(-width // bin_px), -(-height // bin_px)
+        chunk_counts = np.empty((chunks, bins_x * bins_y), np.int64)
+        run(count_entries, ids, rows, sorted_rows, bin_px, bins_x, bins_y, chunk_counts, splat_counts)
+        if bins_x * bins_y == 1 or int(splat_counts.sum()) <= MAX_ENTRIES:
             break
-        tile_px *= 2
-    tile_start = np.empty(tiles_x * tiles_y + 1, np.int64)
+        split *= 2
+    bin_start = np.empty(bins_x * bins_y + 1, np.int64)
     first_slot = np.empty(len(keys) + 1, np.int64)
-    place_starts(chunk_counts, tile_start, splat_counts, first_slot)
-    entry_splat = np.empty(tile_start[-1], np.int32)
-    entry_slot = np.empty(tile_start[-1], np.int32)
-    run(place_entries, ids, sorted_rows, tile_px, tiles_x, tiles_y, chunk_counts, first_slot, entry_splat, entry_slot)
-    order = np.argsort(-np.diff(tile_start), kind="stable")
+    place_starts(chunk_counts, bin_start, splat_counts, first_slot)
+    entry_splat = np.empty(bin_start[-1], np.int32)
+    entry_slot = np.empty(bin_start[-1], np.int32)
+    run(place_entries, ids, sorted_rows, bin_px, bins_x, bins_y, chunk_counts, first_slot, entry_splat, entry_slot)
+    order = np.argsort(-np.diff(bin_start), kind="stable")
+    tiles_x, tiles_y = -(-width // TILE_PX), -(-height // TILE_PX)
     return Tiling(
-        tile_px, tiles_x, tiles_y, ids, sorted_rows, tile_start, entry_splat, entry_slot, first_slot, order
+        split, tiles_x, tiles_y, ids, sorted_rows, bin_start, entry_splat, entry_slot, first_slot, order
     )  # fmt: skip
