@@ -34,7 +34,12 @@ def canonical_pair(one: Candidate, other: Candidate) -> tuple[Candidate, Candida
 
 def item_key(one: Candidate, other: Candidate) -> str:
     """64 hex digits that name the question "which of the two?", in either order."""
-    keys = sorted((candidate_key(one), candidate_key(other)))
+    return item_of_keys(candidate_key(one), candidate_key(other))
+
+
+def item_of_keys(one: str, other: str) -> str:
+    """As item_key, of two candidates' keys."""
+    keys = sorted((one, other))
     return hashlib.sha256("\n".join(keys).encode()).hexdigest()
 
 
