@@ -219,7 +219,7 @@ def test_win_rates_and_side_bias(store: RatingStore) -> None:
 
 _WRITER = """
 import sys
-from tests.test_ratings_store import vote
+from test_ratings_store import vote
 from difix3d.ratings.store import RatingStore
 url, rater = sys.argv[1:]
 with RatingStore(url) as store:
@@ -234,11 +234,9 @@ with RatingStore(url) as store:
 def test_two_processes_and_many_threads_lose_nothing(tmp_path: Path) -> None:
     """Both start on a file that is not there yet, and both send the same 40 tokens of one rater."""
     url = f"sqlite:///{tmp_path / 'new' / 'ratings.sqlite'}"
-    repository = Path(__file__).resolve().parent.parent
-    environment = {**os.environ, "PYTHONPATH": str(repository)}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent)}
     writers = [
-        subprocess.Popen([sys.executable, "-c", _WRITER, url, rater], env=environment, cwd=repository)
-        for rater in ("one", "two")
+        subprocess.Popen([sys.executable, "-c", _WRITER, url, rater], env=environment) for rater in ("one", "two")
     ]
     with RatingStore(url) as store, ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda index: store.add(vote("a", f"thread{index % 4}", index), f"thread-{index}"), range(60)))

@@ -38,10 +38,19 @@ class StoredRating:
     superseded_as: str = ""
 
 
-def counts_now() -> ColumnElement[bool]:
-    """The row is a vote, and no other row supersedes it."""
+def counts_now(scene_id: str | None = None) -> ColumnElement[bool]:
+    """The row is a vote, and no other row supersedes it; of one scene, where named."""
     later = aliased(RatingRow)
-    return and_(RatingRow.action == VOTE, ~select(later.number).where(later.supersedes == RatingRow.id).exists())
+    not_superseded = ~select(later.number).where(later.supersedes == RatingRow.id).exists()
+    return and_(is_vote(scene_id), not_superseded)
+
+
+def is_vote(scene_id: str | None = None) -> ColumnElement[bool]:
+    """The row is a vote, superseded or not; of one scene, where named."""
+    if scene_id is None:
+        return RatingRow.action == VOTE
+    of_scene = select(ItemRow.id).where(ItemRow.scene_id == scene_id)
+    return and_(RatingRow.action == VOTE, RatingRow.item_id.in_(of_scene))
 
 
 def append_vote(session: Session, rating: Rating, token: str, ui_version: str, sizes: dict[str, int | None]) -> str:

@@ -18,9 +18,18 @@ from sqlalchemy.orm import Session
 from difix3d.errors import RatingError
 from difix3d.ratings.database import default_url, open_engine, writing
 from difix3d.ratings.identity import candidate_key, canonical_rating
-from difix3d.ratings.log import BATCH, StoredRating, append_vote, counts_now, retract_last, select_votes, stored
+from difix3d.ratings.log import (
+    BATCH,
+    StoredRating,
+    append_vote,
+    counts_now,
+    is_vote,
+    retract_last,
+    select_votes,
+    stored,
+)
 from difix3d.ratings.pictures import find_picture, keep_picture
-from difix3d.ratings.schema import CHOICES, VOTE, CandidateRow, ItemRow, RaterRow, RatingRow, new_id
+from difix3d.ratings.schema import CHOICES, CandidateRow, ItemRow, RaterRow, RatingRow, new_id
 from difix3d.ratings.summary import pair_results, side_bias, win_rates
 from difix3d.types import Rating
 
@@ -137,16 +146,15 @@ class RatingStore:
 
     # Figures
 
-    def counts(self) -> dict[str, Any]:
+    def counts(self, scene_id: str | None = None) -> dict[str, Any]:
         """ratings (that count), choices {decided, tie, both_bad, skip}, superseded, raters, items, scenes,
-        side_bias {left, right, left_share}."""
+        side_bias {left, right, left_share}; of all scenes or of one."""
+        counting = counts_now(scene_id)
         with Session(self.engine) as session:
             by_choice = dict(
-                session.execute(
-                    select(RatingRow.choice, func.count()).where(counts_now()).group_by(RatingRow.choice)
-                ).all()
+                session.execute(select(RatingRow.choice, func.count()).where(counting).group_by(RatingRow.choice)).all()
             )
-            votes = session.scalar(select(func.count()).where(RatingRow.action == VOTE)) or 0
+            votes = session.scalar(select(func.count(RatingRow.number)).where(is_vote(scene_id))) or 0
             raters, items, scenes = session.execute(
                 select(
                     func.count(RatingRow.rater_number.distinct()),
@@ -154,7 +162,7 @@ class RatingStore:
                     func.count(ItemRow.scene_id.distinct()),
                 )
                 .join(ItemRow, ItemRow.id == RatingRow.item_id)
-                .where(counts_now())
+                .where(counting)
             ).one()
             counted = sum(by_choice.values())
             return {
@@ -167,14 +175,14 @@ class RatingStore:
                 "raters": raters,
                 "items": items,
                 "scenes": scenes,
-                "side_bias": side_bias(session, counts_now()),
+                "side_bias": side_bias(session, counting),
             }
 
-    def win_rates(self) -> dict[str, dict[str, Any]]:
+    def win_rates(self, scene_id: str | None = None) -> dict[str, dict[str, Any]]:
         """fixer -> wins, losses, ties, both_bad, win_rate (a tie is half a win), interval (95 %), against
         {other fixer: the same}. Only pairs of different fixers are counted."""
         with Session(self.engine) as session:
-            return win_rates(pair_results(session, counts_now()))
+            return win_rates(pair_results(session, counts_now(scene_id)))
 
     def verify(self, scenes: Path | str) -> list[dict[str, str]]:
         """Every picture that a candidate names and that is no longer there as it was rated:

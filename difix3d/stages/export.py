@@ -1,0 +1,42 @@
+"""Write ratings and training pairs as a dataset folder."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from difix3d.errors import ConfigError
+from difix3d.events import Done, Event
+from difix3d.stages.base import option
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    out: str = field(metadata={"help": "folder of the export; an earlier export there is replaced"})
+    ratings_db: str = option("", "SQLAlchemy URL of the ratings (default: $DIFIX3D_RATINGS_DB)")
+    scenes: str = option("", "folder of scenes, or one scene (default: $DIFIX3D_SCENES, or scenes)")
+    test_share: float = option(0.2, "share of the scenes that goes to the test split", minimum=0.0, maximum=0.9)
+    min_votes: int = option(1, "votes a fix needs before it can be a training target", minimum=1)
+
+
+def export(config: ExportConfig) -> Iterator[Event]:
+    """Yields Progress, Warned for what is left out, and at last Done with the figures of the export.
+
+    Closing this generator leaves `out` as it was. Raises ConfigError and RatingError in words.
+    """
+    from difix3d.ratings.export import Export
+    from difix3d.ratings.store import RatingStore
+
+    started = time.monotonic()
+    scenes, only = Path(config.scenes or os.environ.get("DIFIX3D_SCENES") or "scenes").resolve(), None
+    if config.scenes and not scenes.is_dir():
+        raise ConfigError(f"{config.scenes}: no such folder. Name the folder of scenes, or one scene, with --scenes.")
+    if (scenes / "scene.json").is_file():
+        scenes, only = scenes.parent, scenes.name
+    with RatingStore(config.ratings_db) as store:
+        run = Export(store, scenes, Path(config.out).resolve(), only, config.test_share, config.min_votes)
+        yield from run.run()
+    yield Done("export", round(time.monotonic() - started, 2), run.figures, (str(run.out),))
