@@ -1,0 +1,138 @@
+"""From matches to cameras: run a mapper, keep the largest model, and judge whether it is a scene at all."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2  # noqa: F401  before pycolmap: opencv 5 loaded after it aborts at the first picture read
+import numpy as np
+import pycolmap
+
+from difix3d.events import Progress
+from difix3d.sfm.background import Countdown, in_background
+from difix3d.sfm.base import STAGE, PhotoSet, SfmSettings
+
+
+@dataclass(frozen=True)
+class Model:
+    """One mapper's largest model. others: numbers of photos of the smaller ones."""
+
+    reconstruction: pycolmap.Reconstruction
+    mapper: str
+    held_focal: bool
+    others: tuple[int, ...] = ()
+
+    @property
+    def registered(self) -> int:
+        return self.reconstruction.num_reg_images()
+
+    @property
+    def names(self) -> set[str]:
+        ids = self.reconstruction.reg_image_ids()
+        return {self.reconstruction.image(image_id).name for image_id in ids}
+
+
+def map_cameras(
+    database: Path, photos: PhotoSet, out: Path, mapper: str, settings: SfmSettings, hold_focal: bool = False
+) -> Generator[Progress, None, Model | None]:
+    """The largest model that `mapper` ("incremental" or "global") finds, or None. `out`: a scratch folder.
+
+    hold_focal: keep the focal lengths of the database (EXIF's) instead of refining them.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    total = len(photos.photos)
+    placed = [0]
+    token = pycolmap.CancellationToken()
+    pace = Countdown(total)
+
+    def incremental() -> dict[int, pycolmap.Reconstruction]:
+        options = pycolmap.IncrementalPipelineOptions()
+        options.num_threads = settings.thread_count
+        options.random_seed = settings.seed
+        options.min_model_size = 3
+        options.max_num_models = 10
+        options.init_num_trials = 100
+        options.ba_refine_focal_length = not hold_focal
+        options.mapper.abs_pose_refine_focal_length = not hold_focal
+
+        def started() -> None:
+            placed[0] = 2
+
+        def another() -> None:
+            placed[0] = min(placed[0] + 1, total)
+
+        return pycolmap.incremental_mapping(
+            database,
+            photos.folder,
+            out,
+            options,
+            initial_image_pair_callback=started,
+            next_image_callback=another,
+            cancellation_token=token,
+        )
+
+    def globally() -> dict[int, pycolmap.Reconstruction]:
+        options = pycolmap.GlobalPipelineOptions()
+        options.num_threads = settings.thread_count
+        options.random_seed = settings.seed
+        options.mapper.bundle_adjustment.refine_focal_length = not hold_focal
+        return pycolmap.global_mapping(database, photos.folder, out, options)
+
+    pycolmap.set_random_seed(settings.seed)
+    steps = in_background(incremental if mapper == "incremental" else globally, lambda: placed[0], token.cancel)
+    models: dict[int, pycolmap.Reconstruction] = {}
+    while True:
+        try:
+            count = next(steps)
+        except StopIteration as end:
+            models = end.value
+            break
+        yield Progress(STAGE, "Placing cameras", count, total, "cameras", pace.left(count))
+    ranked = sorted(models.values(), key=lambda model: (-model.num_reg_images(), -model.num_points3D()))
+    if not ranked or ranked[0].num_reg_images() < 2:
+        return None
+    others = tuple(model.num_reg_images() for model in ranked[1:])
+    return Model(ranked[0], mapper, hold_focal, others)
+
+
+def focal_px(model: Model) -> float:
+    """Median focal length over the registered photos."""
+    return float(np.median(list(_focals(model).values())))
+
+
+def focal_drift(model: Model, photos: PhotoSet) -> float | None:
+    """Largest ratio (>= 1) between a camera's focal length and its EXIF prior; None where no photo has a prior."""
+    priors = {photo.name: photo.focal_px for photo in photos.photos if photo.focal_px}
+    ratios = [focal / priors[name] for name, focal in _focals(model).items() if name in priors]
+    return max([1.0, *(max(ratio, 1 / ratio) for ratio in ratios)]) if priors else None
+
+
+def _focals(model: Model) -> dict[str, float]:
+    """Name of each registered photo -> its focal length in pixels."""
+    images = [model.reconstruction.image(image_id) for image_id in model.reconstruction.reg_image_ids()]
+    return {image.name: model.reconstruction.camera(image.camera_id).mean_focal_length() for image in images}
+
+
+def is_flat_and_parallel(model: Model) -> bool:
+    """Whether all cameras look the same way at flat ground: then focal length and distance cannot be told apart.
+
+    Nine in ten optical axes within 15 degrees of their mean, and points whose depths along it spread by less than
+    a quarter of their distance (middle 80 %): trees and roofs under a drone do, a room or a street does not.
+    """
+    reconstruction = model.reconstruction
+    images = [reconstruction.image(image_id) for image_id in reconstruction.reg_image_ids()]
+    axes = np.array([image.viewing_direction() for image in images])
+    mean = axes.mean(axis=0)
+    if np.linalg.norm(mean) < 0.5:
+        return False
+    mean /= np.linalg.norm(mean)
+    angles = np.degrees(np.arccos(np.clip(axes @ mean, -1, 1)))
+    points = np.array([point.xyz for point in reconstruction.points3D.values()])
+    if np.quantile(angles, 0.9) > 15 or len(points) < 10:
+        return False
+    camera_depth = np.median([image.projection_center() @ mean for image in images])
+    depths = points @ mean - camera_depth
+    low, middle, high = np.quantile(depths, [0.1, 0.5, 0.9])
+    return bool(middle > 0 and (high - low) / middle < 0.25)
