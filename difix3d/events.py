@@ -6,7 +6,7 @@ by the job when a Difix3DError (or a crash) ends it. Each becomes one JSON line 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 
@@ -79,7 +79,7 @@ def to_json(event: Event) -> dict[str, Any]:
 def from_json(data: dict[str, Any]) -> Event:
     """The inverse of to_json; fields that this version does not know are dropped."""
     cls = _TYPES[data["event"]]
-    known = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
+    known = {field.name: data[field.name] for field in fields(cls) if field.name in data}
     if "outputs" in known:
         known["outputs"] = tuple(known["outputs"])
     return cls(**known)

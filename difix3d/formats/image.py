@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,8 @@ from difix3d.errors import FormatError
 def read_rgb(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
     """[H, W, 3] uint8. size: (width, height) to resample to (area-like, Pillow's Lanczos with reducing)."""
     try:
-        with Image.open(path) as image:
-            image = image.convert("RGB")
+        with Image.open(path) as opened:
+            image = opened.convert("RGB")
             if size is not None and image.size != size:
                 image = image.resize(size, Image.Resampling.LANCZOS)
             return np.asarray(image)
@@ -27,7 +28,8 @@ def read_rgb(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.uint
 def write_rgb(path: Path, rgb: NDArray[np.uint8]) -> None:
     """Write [H, W, 3] or [H, W] uint8 as PNG (or JPEG, by suffix), atomically."""
     with replacing_file(path) as temporary:
-        Image.fromarray(rgb).save(temporary, **({"quality": 95, "subsampling": 0} if path.suffix == ".jpg" else {}))
+        options: dict[str, Any] = {"quality": 95, "subsampling": 0} if path.suffix == ".jpg" else {}
+        Image.fromarray(rgb).save(temporary, **options)
 
 
 def to_uint8(rgb: NDArray) -> NDArray[np.uint8]:
