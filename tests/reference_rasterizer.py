@@ -68,8 +68,12 @@ def reference_rasterize(
     camera: Camera,
     background: torch.Tensor | None = None,
     sh_degree: int | None = None,
+    centre_shift: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """As difix3d.splatting.rasterize, in the dtype of its inputs (use float64); memory grows as H W N."""
+    """As difix3d.splatting.rasterize, in the dtype of its inputs (use float64); memory grows as H W N.
+
+    centre_shift: [N, 2] pixels added to the projected centres; its gradient at 0 is that of the screen space.
+    """
     dtype = means.dtype
     K = torch.tensor(camera.K, dtype=dtype)
     pose = torch.tensor(camera.cam_from_world, dtype=dtype)
@@ -91,6 +95,8 @@ def reference_rasterize(
     covariance = Q @ Q.transpose(1, 2) + BLUR_PX2 * torch.eye(2, dtype=dtype)
     conic = torch.linalg.inv(covariance)
     uv = focal * slope + centre
+    if centre_shift is not None:
+        uv = uv + centre_shift
 
     directions = torch.nn.functional.normalize(means - torch.tensor(camera.position, dtype=dtype), dim=-1)
     used = sh.shape[1] if sh_degree is None else (sh_degree + 1) ** 2

@@ -240,7 +240,7 @@ def blend_backward(
                 own_z = fill(row[DEPTH])
                 corner_x = (row[X] - np.float32(x0 + 0.5)) - lane_x()
                 corner_y = (row[Y] - np.float32(y0 + 0.5)) - lane_y()
-                s, sx, sy, sxx, sxy, syy = fill(0.0), fill(0.0), fill(0.0), fill(0.0), fill(0.0), fill(0.0)
+                s, su, sv, suu, suv, svv = fill(0.0), fill(0.0), fill(0.0), fill(0.0), fill(0.0), fill(0.0)
                 to_red, to_green, to_blue, to_z = fill(0.0), fill(0.0), fill(0.0), fill(0.0)
                 while bits != np.uint64(0):
                     block = lowest_bit(bits)
@@ -269,17 +269,17 @@ def blend_backward(
                     # dL/dsigma = -alpha dL/dalpha = R alpha / (1 - alpha) - w q; none where alpha is clipped
                     own_s = behind * alpha * reciprocal(1.0 - alpha) - wq
                     own_s = select((w > 0.0) & (unclipped <= MAX_ALPHA), own_s, 0.0)
-                    sdx, sdy = own_s * dx, own_s * dy
-                    s, sx, sy = s + own_s, sx + sdx, sy + sdy
-                    sxx, sxy, syy = sxx + sdx * dx, sxy + sdx * dy, syy + sdy * dy
+                    own_su, own_sv = own_s * u, own_s * v
+                    s, su, sv = s + own_s, su + own_su, sv + own_sv
+                    suu, suv, svv = suu + own_su * u, suv + own_su * v, svv + own_sv * v
                     to_red, to_green, to_blue = to_red + w * vr, to_green + w * vg, to_blue + w * vb
                 slot = slots[entry_slot[entry]]
                 slot[0] += total(s)
-                slot[1] += total(sx)
-                slot[2] += total(sy)
-                slot[3] += total(sxx)
-                slot[4] += total(sxy)
-                slot[5] += total(syy)
+                slot[1] += total(su)
+                slot[2] += total(sv)
+                slot[3] += total(suu)
+                slot[4] += total(suv)
+                slot[5] += total(svv)
                 slot[6] += total(to_red)
                 slot[7] += total(to_green)
                 slot[8] += total(to_blue)

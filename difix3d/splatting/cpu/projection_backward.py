@@ -1,7 +1,9 @@
 """Gradients of splats' parameters from those of their ellipses on the screen; notation of `projection`.
 
-With G = dL/d(C^-1): dL/dC = H = -C^-1 G C^-1, dL/dQ = 2 H Q, and from there by the product rule to the scales, the
-rotation, and through P = J W to the centre. Derived here; checked against tests/reference_rasterizer.py.
+With C^-1 = U^T U, y = U d and Y = sum over pixels of dL/dsigma y y^T: dL/dC = -U^T Y U / 2, so dL/dQ = -U^T Y (U Q),
+and from there by the product rule to the scales, the rotation, and through P = J W to the centre. Moments of y, not of
+d, because |y| is at most 3.3: for needles those of d would cancel in float32.
+Derived here; checked against tests/reference_rasterizer.py.
 """
 
 from __future__ import annotations
@@ -38,10 +40,10 @@ from difix3d.splatting.cpu.projection import (
 )
 from difix3d.splatting.cpu.sh import direction_gradient, fill_basis
 
-# One slot per (splat, tile): sums over its pixels of s, s dx, s dy, s dx^2, s dx dy, s dy^2 with s = dL/dsigma and
-# d = centre - pixel, then dL/d(red, green, blue, depth)
+# One slot per (splat, bin): sums over its pixels of s, s u, s v, s u^2, s u v, s v^2, s = dL/dsigma and (u, v) = U d
+# with U as in the rows, then dL/d(red, green, blue, depth)
 SLOT = 10
-S, SX, SY, SXX, SXY, SYY, TO_RED, TO_GREEN, TO_BLUE, TO_DEPTH = range(SLOT)
+S, SU, SV, SUU, SUV, SVV, TO_RED, TO_GREEN, TO_BLUE, TO_DEPTH = range(SLOT)
 OUT = PARAMETERS + 2  # gradients of the parameters in the order of load_splats, then of the projected centre
 
 
@@ -79,20 +81,12 @@ def _shape_gradients(own: Any, sums: Any, shape: Any, cam: Any, out: Any) -> Non
     """Gradients of everything but the colour, to out [OUT * 16]."""
     a, b = load(shape, 0) * (1 / TO_BITS), load(shape, WIDTH) * (1 / TO_BITS)
     c = load(shape, 2 * WIDTH) * (1 / TO_BITS)
-    m00, m01, m11 = a * a, a * b, b * b + c * c
-    sx, sy = load(sums, SX * WIDTH), load(sums, SY * WIDTH)
-    to_u, to_v = m00 * sx + m01 * sy, m01 * sx + m11 * sy
+    su, sv = load(sums, SU * WIDTH) * (1 / TO_BITS), load(sums, SV * WIDTH) * (1 / TO_BITS)
+    to_u, to_v = a * su, b * su + c * sv
     store(out, PARAMETERS * WIDTH, to_u)
     store(out, (PARAMETERS + 1) * WIDTH, to_v)
     # sigma holds -log(opacity): dL/dlogit = -S (1 - opacity)
     store(out, 10 * WIDTH, (0.0 - load(sums, 0)) / (1.0 + exp(load(own, 10 * WIDTH))))
-
-    # H = -M G M with G = [[sxx, sxy], [sxy, syy]] / 2; doubled, as dL/dQ = 2 H Q wants it
-    sxx, sxy, syy = load(sums, SXX * WIDTH), load(sums, SXY * WIDTH), load(sums, SYY * WIDTH)
-    k00, k01 = m00 * sxx + m01 * sxy, m00 * sxy + m01 * syy
-    k10, k11 = m01 * sxx + m11 * sxy, m01 * sxy + m11 * syy
-    h00, h01 = 0.0 - (k00 * m00 + k01 * m01), 0.0 - (k00 * m01 + k01 * m11)
-    h11 = 0.0 - (k10 * m01 + k11 * m11)
 
     _, _, _, tx, ty, tz = offsets(own, cam)
     over_z = 1.0 / tz
@@ -103,14 +97,21 @@ def _shape_gradients(own: Any, sums: Any, shape: Any, cam: Any, out: Any) -> Non
     p = screen_axes(cam, over_z, hx, hy)
     s0, s1, s2 = exp(load(own, 7 * WIDTH)), exp(load(own, 8 * WIDTH)), exp(load(own, 9 * WIDTH))
     q = scaled_axes(p, r, s0, s1, s2)
-    e00, e01, e02 = h00 * q[0] + h01 * q[3], h00 * q[1] + h01 * q[4], h00 * q[2] + h01 * q[5]
-    e10, e11, e12 = h01 * q[0] + h11 * q[3], h01 * q[1] + h11 * q[4], h01 * q[2] + h11 * q[5]
 
-    # Scales: dL/d(log s_k) = sum_i dQ_ik Q_ik. From here on e is dL/d(P R) = dQ diag(s)
-    store(out, 7 * WIDTH, e00 * q[0] + e10 * q[3])
-    store(out, 8 * WIDTH, e01 * q[1] + e11 * q[4])
-    store(out, 9 * WIDTH, e02 * q[2] + e12 * q[5])
-    e00, e01, e02, e10, e11, e12 = e00 * s0, e01 * s1, e02 * s2, e10 * s0, e11 * s1, e12 * s2
+    # z = U Q and m = -Y z: dL/dQ = U^T m, dL/d(log s_k) = sum_i m_ik z_ik
+    yuu, yuv = load(sums, SUU * WIDTH) * (-1 / TO_BITS**2), load(sums, SUV * WIDTH) * (-1 / TO_BITS**2)
+    yvv = load(sums, SVV * WIDTH) * (-1 / TO_BITS**2)
+    z00, z01, z02 = a * q[0] + b * q[3], a * q[1] + b * q[4], a * q[2] + b * q[5]
+    z10, z11, z12 = c * q[3], c * q[4], c * q[5]
+    m00, m01, m02 = yuu * z00 + yuv * z10, yuu * z01 + yuv * z11, yuu * z02 + yuv * z12
+    m10, m11, m12 = yuv * z00 + yvv * z10, yuv * z01 + yvv * z11, yuv * z02 + yvv * z12
+    store(out, 7 * WIDTH, m00 * z00 + m10 * z10)
+    store(out, 8 * WIDTH, m01 * z01 + m11 * z11)
+    store(out, 9 * WIDTH, m02 * z02 + m12 * z12)
+
+    # e = dL/d(P R) = dL/dQ diag(s)
+    e00, e01, e02 = a * m00 * s0, a * m01 * s1, a * m02 * s2
+    e10, e11, e12 = (b * m00 + c * m10) * s0, (b * m01 + c * m11) * s1, (b * m02 + c * m12) * s2
 
     # Rotation: dL/dR = P^T e, then to the unit quaternion, then through its normalisation
     r00, r01, r02 = p[0] * e00 + p[3] * e10, p[0] * e01 + p[3] * e11, p[0] * e02 + p[3] * e12
