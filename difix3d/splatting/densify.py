@@ -60,6 +60,7 @@ class Densifier:
 
     def observe(self, screen: ScreenSpace, camera: Camera) -> None:
         """Add what one backward pass found. screen: as `rasterize` and the backward pass filled it for `camera`."""
+        assert screen.radii is not None and screen.gradients is not None, "observe comes after backward"
         visible = screen.radii > 0
         # Per half image, as 3DGS has it, so that gradients at two resolutions weigh alike.
         half = torch.tensor([camera.width / 2, camera.height / 2], device=self._sum.device)

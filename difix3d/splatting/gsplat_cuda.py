@@ -8,20 +8,15 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from difix3d.errors import MissingBackendError
+from difix3d.splatting.base import BLUR_PX2, NEAR_PLANE, ScreenSpace
 from difix3d.types import Camera
 
-if TYPE_CHECKING:
-    from difix3d.splatting.base import ScreenSpace
-
 _INSTEAD = "or choose --renderer cpu"
-_NEAR_PLANE, _BLUR_PX2 = 0.01, 0.3
-"""As the CPU kernels (and 3DGS) have them."""
 
 
 def cuda_is_visible() -> bool:
@@ -72,19 +67,19 @@ def rasterize_gsplat(
     from gsplat import rasterization
 
     degree = round(sh.shape[1] ** 0.5) - 1 if sh_degree is None else sh_degree
-    like = {"dtype": torch.float32, "device": means.device}
+    pose, K = (torch.from_numpy(matrix).to(means)[None] for matrix in (camera.cam_from_world, camera.K))
     rendered, alpha, info = rasterization(
         means,
         torch.nn.functional.normalize(quats, dim=-1),
         log_scales.exp(),
         torch.sigmoid(opacity_logits),
         sh,
-        torch.tensor(camera.cam_from_world, **like)[None],
-        torch.tensor(camera.K, **like)[None],
+        pose,
+        K,
         camera.width,
         camera.height,
-        near_plane=_NEAR_PLANE,
-        eps2d=_BLUR_PX2,
+        near_plane=NEAR_PLANE,
+        eps2d=BLUR_PX2,
         sh_degree=degree,
         packed=False,
         backgrounds=None if background is None else background[None],

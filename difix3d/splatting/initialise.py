@@ -119,7 +119,7 @@ def _isotropic(means: NDArray, colors: NDArray, scales: NDArray, opacity: float,
     count = len(means)
     sh = np.zeros((count, (sh_degree + 1) ** 2, 3), np.float32)
     sh[:, 0] = (colors - 0.5) / SH_C0
-    quats = np.tile(np.float32([1, 0, 0, 0]), (count, 1))
+    quats = np.tile([1.0, 0.0, 0.0, 0.0], (count, 1))
     log_scales = np.repeat(np.log(scales)[:, None], 3, axis=1)
     return Splats(means, quats, log_scales, np.full(count, np.log(opacity / (1 - opacity))), sh)
 

@@ -142,7 +142,7 @@ class Trainer:
         self._device = torch.device("cuda" if settings.renderer == "gsplat" else "cpu")
         self._full = [_prepared(photo, self._device) for photo in train]
         self._half = [_halved(camera, target) for camera, target in self._full]
-        self._heldout = list(heldout)
+        self.heldout = tuple(heldout)
 
         cameras = [photo.camera for photo in train]
         depth = scene_depth(points, cameras)
@@ -175,8 +175,8 @@ class Trainer:
             if seconds - last_update >= _UPDATE_SECONDS:
                 last_update = seconds
                 yield Update(self._steps, seconds, fraction, len(self._parameters), float(loss))
-            if self._heldout and fraction - scored_at >= gap and score_seconds <= _SCORE_SHARE * seconds:
-                scored, values = _evenly(self._heldout, _SCORED_PHOTOS), []
+            if self.heldout and fraction - scored_at >= gap and score_seconds <= _SCORE_SHARE * seconds:
+                scored, values = _evenly(self.heldout, _SCORED_PHOTOS), []
                 for photo in scored:
                     before = clock.seconds()
                     values.append(self.psnr(photo))
@@ -248,7 +248,7 @@ class Trainer:
 
 
 def _prepared(photo: Photo, device: torch.device) -> tuple[Camera, Tensor]:
-    return photo.camera, torch.from_numpy(np.ascontiguousarray(photo.rgb)).to(device)
+    return photo.camera, torch.tensor(photo.rgb, device=device)
 
 
 def _halved(camera: Camera, photo: Tensor) -> tuple[Camera, Tensor]:

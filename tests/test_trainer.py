@@ -1,0 +1,155 @@
+"""The fit on a tiny scene with known cameras: it learns, repeats itself, keeps its limits, and stops when told."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from synthetic_scene import SyntheticScene, make_synthetic_scene
+
+from difix3d.errors import ConfigError, ReconstructionError
+from difix3d.splatting.initialise import scene_depth, shell_splats, splats_from_points
+from difix3d.splatting.trainer import Photo, Trainer, TrainSettings, _Clock, _settled, learning_rate_factor
+
+
+@pytest.fixture(scope="module")
+def scene() -> SyntheticScene:
+    return make_synthetic_scene()
+
+
+def trainer_for(scene: SyntheticScene, **settings) -> Trainer:
+    views = scene.reconstruction.views
+    photos = [Photo(view.name, view.camera, rgb) for view, rgb in zip(views, scene.photos)]
+    settings = {"seconds": 0, "max_steps": 200, "max_splats": 2500, **settings}
+    return Trainer(
+        TrainSettings(**settings),
+        [p for i, p in enumerate(photos) if i % 4],
+        photos[::4],
+        scene.reconstruction.points,
+        scene.reconstruction.colors,
+    )
+
+
+def heldout_psnr(trainer: Trainer) -> float:
+    return float(np.mean([trainer.psnr(photo) for photo in trainer.heldout]))
+
+
+def test_a_short_fit_learns_held_out_views(scene: SyntheticScene) -> None:
+    trainer = trainer_for(scene, max_steps=250)
+    before = heldout_psnr(trainer)
+    updates = list(trainer.run())
+    after = heldout_psnr(trainer)
+    assert after > before + 5, (before, after)
+    assert trainer.steps == 250 and trainer.count <= 2500
+    scored = [update.psnr for update in updates if update.psnr is not None]
+    assert len(scored) >= 5 and scored[-1] > scored[0]
+    splats = trainer.splats()
+    assert len(splats) == trainer.count and splats.sh_degree == 3
+    assert all(np.isfinite(getattr(splats, name)).all() for name in ("means", "quats", "log_scales", "sh"))
+
+
+def test_the_same_seed_and_steps_give_the_same_splats(scene: SyntheticScene) -> None:
+    first, second, other = (trainer_for(scene, max_steps=60, seed=seed) for seed in (1, 1, 2))
+    for trainer in (first, second, other):
+        list(trainer.run())
+    a, b, c = first.splats(), second.splats(), other.splats()
+    assert np.array_equal(a.means, b.means) and np.array_equal(a.sh, b.sh)
+    assert len(c) != len(a) or not np.array_equal(a.means, c.means)
+
+
+@pytest.mark.parametrize("sh_degree", [0, 1])
+def test_the_sh_degree_and_the_cap_are_limits(scene: SyntheticScene, sh_degree: int) -> None:
+    trainer = trainer_for(scene, max_steps=80, sh_degree=sh_degree, max_splats=600)
+    first = trainer.count
+    list(trainer.run())
+    assert trainer.splats().sh_degree == sh_degree
+    assert trainer.count <= max(600, first)
+
+
+def test_two_photos_or_one_point_do_not_break_it(scene: SyntheticScene) -> None:
+    views = scene.reconstruction.views
+    photos = [Photo(views[i].name, views[i].camera, scene.photos[i]) for i in range(2)]
+    settings = TrainSettings(seconds=0, max_steps=40, max_splats=300)
+    trainer = Trainer(settings, photos, [], scene.reconstruction.points[:1], scene.reconstruction.colors[:1])
+    updates = list(trainer.run())
+    assert all(update.psnr is None for update in updates)
+    assert np.isfinite(trainer.render(views[0].camera)).all()
+
+
+def test_a_time_budget_is_kept_and_closing_stops(scene: SyntheticScene) -> None:
+    trainer = trainer_for(scene, seconds=1.5, max_steps=0)
+    started = time.monotonic()
+    updates = list(trainer.run())
+    assert updates and all(a.fraction <= b.fraction for a, b in itertools.pairwise(updates))
+    assert time.monotonic() - started >= 1.5  # an upper bound would measure the machine
+    run = trainer_for(scene, seconds=1000, max_steps=0).run()
+    next(run)
+    run.close()
+
+
+def test_nothing_to_fit_is_said(scene: SyntheticScene) -> None:
+    points, colors = scene.reconstruction.points, scene.reconstruction.colors
+    view = scene.reconstruction.views[0]
+    photo = Photo(view.name, view.camera, scene.photos[0])
+    with pytest.raises(ConfigError, match="photo"):
+        Trainer(TrainSettings(), [], [photo], points, colors)
+    with pytest.raises(ConfigError, match="budget"):
+        Trainer(TrainSettings(seconds=0), [photo], [], points, colors)
+    with pytest.raises(ReconstructionError, match="in front"):
+        Trainer(TrainSettings(), [photo], [], points[:0], colors[:0])
+
+
+def test_first_splats_take_place_size_and_colour_from_the_points(scene: SyntheticScene) -> None:
+    reconstruction = scene.reconstruction
+    cameras = [view.camera for view in reconstruction.views]
+    splats = splats_from_points(reconstruction.points, reconstruction.colors, cameras, sh_degree=2)
+    assert np.allclose(splats.means, reconstruction.points) and splats.sh.shape[1] == 9
+    assert np.allclose(0.5 + 0.28209479 * splats.sh[:, 0], reconstruction.colors / 255, atol=1e-5)
+    distances = np.linalg.norm(reconstruction.points[:, None] - reconstruction.points[None], axis=2)
+    nearest = np.sort(distances, axis=1)[:, 1:4]
+    # no larger than a tenth of the distance to the nearest camera, so that an isolated point does not cover its view
+    from_cameras = np.min([np.linalg.norm(reconstruction.points - c.position, axis=1) for c in cameras], axis=0)
+    expected = np.minimum(np.sqrt((nearest**2).mean(1)), 0.1 * from_cameras)
+    assert 0 < np.mean(expected < 0.0999 * from_cameras) < 1  # both cases are there
+    assert np.allclose(np.exp(splats.log_scales), expected[:, None], rtol=1e-4)
+    assert len(splats_from_points(reconstruction.points, reconstruction.colors, cameras, max_count=50)) == 50
+    assert 0.8 < scene_depth(reconstruction.points, cameras) < 1.2
+
+
+def test_the_shell_is_behind_everything_and_has_the_photos_colours(scene: SyntheticScene) -> None:
+    cameras = [view.camera for view in scene.reconstruction.views]
+    sky = [np.full((48, 64, 3), (40, 120, 200), np.uint8)] * len(cameras)
+    shell = shell_splats(scene.reconstruction.points, cameras, sky)
+    assert len(shell) > 100
+    assert np.allclose(0.5 + 0.28209479 * shell.sh[:, 0], np.array([40, 120, 200]) / 255, atol=1e-3)
+    depths = [shell.means @ c.cam_from_world[2, :3] + c.cam_from_world[2, 3] for c in cameras]
+    assert (np.max(depths, axis=0) > 4).all()
+
+
+@given(st.floats(1, 1e7))
+def test_the_learning_rate_factor_falls_with_the_length_of_a_run(steps: float) -> None:
+    assert 1 <= learning_rate_factor(steps) <= 5
+    assert learning_rate_factor(2 * steps) <= learning_rate_factor(steps)
+
+
+@given(st.integers(1, 99))
+def test_hurrying_is_continuous_and_ends_sooner(percent: int) -> None:
+    clock = _Clock(TrainSettings(seconds=0, max_steps=1000))
+    at = 10 * percent
+    before = clock.fraction(at)
+    clock.hurry(at)
+    assert math.isclose(clock.fraction(at), before)
+    assert clock.fraction(min(1000, math.ceil(1.25 * at) + 1)) >= 1 - 1e-9
+    assert clock.fraction(1000) >= 1 - 1e-9
+
+
+def test_a_curve_settles_when_it_is_flat() -> None:
+    rising = [(0.05 * i, 20 + i) for i in range(16)]
+    assert not _settled(rising)
+    flat = [(0.05 * i, min(20 + i, 25)) for i in range(16)]
+    assert _settled(flat) and not _settled(flat[:7])
