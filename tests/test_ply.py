@@ -44,7 +44,7 @@ def test_the_file_is_the_reference_layout(tmp_path: Path) -> None:
     header, _, data = (tmp_path / "a.ply").read_bytes().partition(b"end_header\n")
     names = [line.split()[-1].decode() for line in header.splitlines() if line.startswith(b"property float")]
     expected = ["x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2"] + [f"f_rest_{i}" for i in range(9)]
-    assert names == expected + ["opacity", "scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"]
+    assert names == [*expected, "opacity", "scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"]
     rows = np.frombuffer(data, "<f4").reshape(2, len(names))
     assert np.array_equal(rows[:, names.index("f_rest_0")], splats.sh[:, 1, 0])  # red first, all its coefficients
     assert np.array_equal(rows[:, names.index("f_rest_1")], splats.sh[:, 2, 0])

@@ -46,8 +46,8 @@ def test_every_stage_is_in_the_readme() -> None:
         assert any(command.startswith(f"difix3d {stage} ") for command in COMMANDS), stage
 
 
-def test_preset_table_is_the_trainers() -> None:
-    from difix3d.splatting.trainer import PRESETS
+def test_preset_table_is_the_fits() -> None:
+    from difix3d.stages.fit import PRESETS
 
     rows = re.findall(r"^\| (quick|balanced|best) \| (.*?) \| ([\d,]+) \| (\d+) px \|$", README, re.MULTILINE)
     assert len(rows) == len(PRESETS)
