@@ -16,7 +16,7 @@ FLOORS = {
     **dict.fromkeys(("sfm", "splatting", "fixers", "training"), 2.2),
     "stages": 3.0,
     "jobs": 3.5,
-    "presets": 3.2,
+    "presets": 3.7,  # a list of jobs' steps
     **dict.fromkeys(("cli", "ui", "__main__"), 4.0),
 }
 
