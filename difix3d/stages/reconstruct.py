@@ -22,6 +22,7 @@ from difix3d.geometry import normalising_similarity, triangulation_angles_deg
 from difix3d.scene import Scene
 from difix3d.sfm import load_backend
 from difix3d.sfm.base import Photo, PhotoSet, SfmSettings
+from difix3d.sfm.pose_files import files_of
 from difix3d.stages.base import option, stage
 
 PREVIEW_PATH = "previews/sparse.jpg"
@@ -39,7 +40,7 @@ class ReconstructConfig:
     threads: int = option(0, "processor threads; 0: all", minimum=0)
 
 
-@stage("reconstruct", inputs=("capture",), outputs=("images", "sparse"))
+@stage("reconstruct", inputs=lambda scene, config: _inputs(config), outputs=("images", "sparse"))
 def reconstruct(scene: Scene, config: ReconstructConfig) -> Generator[Event, None, dict[str, Any]]:
     """Find the cameras of the photos in capture/; see ReconstructConfig.
 
@@ -72,6 +73,10 @@ def reconstruct(scene: Scene, config: ReconstructConfig) -> Generator[Event, Non
         _save(scene, result.images_dir, workspace / "sparse", world_from_colmap)
     median = round(float(np.median(angles)), 2) if len(angles) else 0.0
     return {**result.figures, "median_triangulation_deg": median, "left_out": left_out}
+
+
+def _inputs(config: ReconstructConfig) -> tuple[str, ...]:
+    return ("capture", *files_of(config.known_poses)) if config.known_poses else ("capture",)
 
 
 def _photos(scene: Scene) -> PhotoSet:
