@@ -15,6 +15,7 @@ MIN_ALPHA = 1.0 / 255.0  # fainter contributions are skipped
 MAX_ALPHA = 0.999  # keeps transmittance above zero, so that gradients exist
 MIN_TRANSMITTANCE = 1e-4  # a pixel is finished before the splat that would bring it to this or below
 TINY_ALPHA = 1e-10  # depth = sum(w z) / max(alpha, TINY_ALPHA)
+LARGEST = 1e30  # splats with a parameter beyond it are not drawn, as with NaN
 FOV_MARGIN = 0.3  # the projection's Jacobian is held constant this fraction of the image's tangents outside it
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from difix3d.errors import MissingBackendError
-from difix3d.splatting.base import BLUR_PX2, NEAR_PLANE, ScreenSpace
+from difix3d.splatting.base import BLUR_PX2, LARGEST, NEAR_PLANE, ScreenSpace
 from difix3d.types import Camera
 
 _INSTEAD = "or choose --renderer cpu"
@@ -47,6 +47,21 @@ def require_gsplat() -> None:
         )
 
 
+def sound_splats(*splats: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """[N] bool, which splats have only finite numbers and a quaternion that is not 0; and all of them, others zeroed.
+
+    splats: means, quats, log_scales, opacity_logits, sh. gsplat compares so that a NaN passes; the CPU kernels so that
+    it does not.
+    """
+    sizes = torch.stack(
+        [tensor.detach().abs().flatten(1).sum(1) for tensor in (*splats[:3], splats[3][:, None], splats[4])]
+    )
+    drawn = (sizes.sum(0) < LARGEST) & (sizes[1] > 0)
+    return drawn, tuple(
+        torch.where(drawn.reshape(-1, *[1] * (tensor.ndim - 1)), tensor, torch.zeros_like(tensor)) for tensor in splats
+    )
+
+
 def rasterize_gsplat(
     means: Tensor,
     quats: Tensor,
@@ -66,13 +81,14 @@ def rasterize_gsplat(
     require_gsplat()
     from gsplat import rasterization
 
+    drawn, (means, quats, log_scales, opacity_logits, sh) = sound_splats(means, quats, log_scales, opacity_logits, sh)
     degree = round(sh.shape[1] ** 0.5) - 1 if sh_degree is None else sh_degree
     pose, K = (torch.from_numpy(matrix).to(means)[None] for matrix in (camera.cam_from_world, camera.K))
     rendered, alpha, info = rasterization(
         means,
         torch.nn.functional.normalize(quats, dim=-1),
         log_scales.exp(),
-        torch.sigmoid(opacity_logits),
+        torch.where(drawn, torch.sigmoid(opacity_logits), 0.0),  # gsplat culls what is fainter than 1/255
         sh,
         pose,
         K,

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from difix3d.splatting.base import BLUR_PX2, FOV_MARGIN, MIN_ALPHA, NEAR_PLANE
+from difix3d.splatting.base import BLUR_PX2, FOV_MARGIN, LARGEST, MIN_ALPHA, NEAR_PLANE
 from difix3d.splatting.cpu.compile import inlined, kernel, take
 from difix3d.splatting.cpu.lanes import (
     WIDTH,
@@ -48,7 +48,6 @@ CENTRE, FX, FY, CX, CY, IMAGE_WIDTH, IMAGE_HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 9,
 PARAMETERS = 11  # mean, quat, log-scale, opacity logit
 GROUPS = 16  # groups of sixteen splats dealt out at once
 CULLED = np.uint32(0xFFFFFFFF)
-LARGEST = 1e30  # parameters and colours beyond it are culled, as NaN is
 LOG2_MIN_ALPHA = math.log2(MIN_ALPHA)
 TO_BITS = math.sqrt(0.5 / math.log(2))  # brings a factor of C^-1 to one of C^-1 / (2 log 2)
 

@@ -1,0 +1,102 @@
+"""One meaning on every device: the CPU kernels and gsplat draw, and differentiate, what the float64 reference does."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from reference_rasterizer import reference_rasterize
+from splat_scenes import NAMES, camera_at, leaves, random_splats, relative_error
+
+from difix3d.errors import MissingBackendError
+from difix3d.splatting import ScreenSpace, l1_ssim, rasterize
+from difix3d.splatting.gsplat_cuda import require_gsplat, sound_splats
+from difix3d.splatting.torch_loss import l1_ssim_torch
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    if request.param == "cuda":
+        try:
+            require_gsplat()
+        except MissingBackendError as error:
+            pytest.skip(error.message)
+    return request.param
+
+
+def on(device: str, splats: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().float().to(device).requires_grad_() for name, tensor in splats.items()}
+
+
+@pytest.mark.parametrize("degree", [0, 3])
+def test_pictures_gradients_and_screen_are_the_references(device: str, degree: int) -> None:
+    camera, splats = camera_at(), random_splats(120, 2, degree)
+    background = torch.tensor([0.2, 0.5, 0.7])
+    ours, theirs = on(device, splats), leaves(splats, torch.float64)
+    screen, shift = ScreenSpace(), torch.zeros(120, 2, dtype=torch.float64, requires_grad=True)
+    drawn = rasterize(**ours, camera=camera, background=background.to(device), screen=screen)
+    expected = reference_rasterize(**theirs, camera=camera, background=background.double(), centre_shift=shift)
+    assert all(picture.device.type == device for picture in drawn)
+    for mine, true in zip(drawn, expected):
+        assert (mine.cpu() - true).abs().mean() < 1e-5
+    weights = [torch.randn(picture.shape, generator=torch.Generator().manual_seed(0)) for picture in drawn]
+    torch.autograd.backward(drawn, [weight.to(device) for weight in weights])
+    torch.autograd.backward(expected, [weight.double() for weight in weights])
+    for name in NAMES:
+        assert relative_error(ours[name].grad.cpu(), theirs[name].grad) < 1e-3, name
+    assert screen.radii is not None and screen.radii.shape == (120,)
+    assert screen.gradients is not None and relative_error(screen.gradients.cpu(), shift.grad) < 1e-3
+
+
+def test_no_splats_and_none_in_sight_show_the_background(device: str) -> None:
+    background = torch.tensor([0.2, 0.5, 0.7], device=device)
+    behind = random_splats(20)
+    behind["means"][:, 2] -= 50
+    for splats in (random_splats(0), behind):
+        parameters = on(device, splats)
+        rgb, alpha, depth = rasterize(**parameters, camera=camera_at(), background=background)
+        assert torch.equal(rgb, background.expand_as(rgb)) and not alpha.any() and not depth.any()
+        rgb.sum().backward()
+        assert all(tensor.grad is None or not tensor.grad.any() for tensor in parameters.values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_broken_splats_are_left_out_and_poison_nothing(device: str, name: str, value: float) -> None:
+    splats = random_splats(20)
+    splats[name][3] = value
+    parameters = on(device, splats)
+    drawn = rasterize(**parameters, camera=camera_at())
+    without = rasterize(**{key: tensor.float().to(device)[torch.arange(20) != 3] for key, tensor in splats.items()},
+                        camera=camera_at())  # fmt: skip
+    assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(drawn, without))
+    sum(picture.sum() for picture in drawn).backward()
+    assert all(torch.isfinite(tensor.grad).all() for tensor in parameters.values())
+
+
+def test_the_loss_is_one_on_every_device(device: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.rand(40, 30, 3, generator=generator) for _ in range(2))
+    ours, theirs = x.to(device).requires_grad_(), x.double().requires_grad_()
+    loss, expected = l1_ssim(ours, y.to(device)), l1_ssim_torch(theirs, y.double(), 0.2)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    loss.backward()
+    expected.backward()
+    assert relative_error(ours.grad.cpu(), theirs.grad) < 1e-4
+
+
+def test_what_gsplat_is_given_is_sound() -> None:
+    """The filter before gsplat, which itself lets NaN pass; it needs no CUDA to be tested."""
+    splats = {name: tensor.float() for name, tensor in random_splats(8).items()}
+    splats["means"][0, 1], splats["sh"][1, 2, 0], splats["log_scales"][2, 0] = math.nan, math.inf, -math.inf
+    splats["quats"][3] = 0
+    splats["opacity_logits"][4] = math.nan
+    parameters = leaves(splats)
+    drawn, kept = sound_splats(*(parameters[name] for name in NAMES))
+    assert drawn.tolist() == [False] * 5 + [True] * 3
+    for name, tensor in zip(NAMES, kept):
+        assert torch.isfinite(tensor).all()
+        assert torch.equal(tensor[5:], splats[name][5:]) and not tensor[:5].any()
+    sum(tensor.square().sum() for tensor in kept).backward()
+    assert all(not tensor.grad[:5].any() and torch.isfinite(tensor.grad).all() for tensor in parameters.values())
