@@ -27,9 +27,10 @@ from typing import Any
 
 from difix3d.atomic import write_json
 from difix3d.errors import Difix3DError, JobError
-from difix3d.events import Event, Failed
+from difix3d.events import Event, Failed, Progress
 from difix3d.scene import Scene
 from difix3d.stages import SCENE_STAGES, make_config, stage_function
+from difix3d.turns import turn
 
 RUNNING, DONE, FAILED, CANCELLED, LOST = "running", "done", "failed", "cancelled", "lost"
 
@@ -38,6 +39,8 @@ LOST_MESSAGE = (
     "Finished stages are kept; start it again and it goes on from there."
 )
 CRASH_MESSAGE = "Something went wrong inside the program ({error}). Finished stages are kept; the log has the details."
+TURNS = ".turns"
+"""Beside the scenes: see difix3d.turns."""
 _SPAWN_SECONDS = 20.0
 _TERM_SECONDS = 1.0
 
@@ -150,9 +153,11 @@ def main(scene_root: str, job_id: str) -> int:
             return 1
         time.sleep(0.02)
     job = _load(path)
+    waiting = Progress(job.steps[0].stage, "Waiting for the other jobs on this machine")
     try:
-        for _ in run_inline(scene, job.steps, job.id):
-            pass
+        with turn(scene.root.parent / TURNS, lambda: scene.log(waiting, job.id)):
+            for _ in run_inline(scene, job.steps, job.id):
+                pass
     except Difix3DError as error:
         scene.log(Failed(_last_stage(scene, job), error.kind, error.message), job.id)
         _end(scene, job, FAILED, error.message)
