@@ -119,6 +119,10 @@ class Reconstruction:
         raise KeyError(f"no view {name!r}; there are {[view.name for view in self.views]}")
 
 
+SH_C0 = 0.28209479177387814
+"""The constant basis function Y_0^0 of the spherical harmonics: colour = 0.5 + SH_C0 * sh[0] (3DGS)."""
+
+
 @dataclass(frozen=True)
 class Splats:
     """3D Gaussians as 3DGS stores them (Kerbl et al. 2023).

@@ -11,8 +11,7 @@ from difix3d.formats.colmap import write_reconstruction
 from difix3d.formats.image import to_uint8, write_rgb
 from difix3d.scene import Scene
 from difix3d.splatting import render_view
-from difix3d.splatting.initialise import SH_C0
-from difix3d.types import Camera, Reconstruction, Splats, View
+from difix3d.types import SH_C0, Camera, Reconstruction, Splats, View
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from difix3d.errors import ReconstructionError
-from difix3d.types import Camera, Splats
-
-SH_C0 = 0.28209479177387814
-"""The constant basis function Y_0^0; colour = 0.5 + SH_C0 * sh[0] (3DGS)."""
+from difix3d.types import SH_C0, Camera, Splats
 
 _INITIAL_OPACITY = 0.1
 _SHELL_OPACITY = 0.5
