@@ -1,0 +1,201 @@
+"""Step 5: what the votes say, an export that stands alone, and a fine-tuned checkpoint that joins the fixers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from difix3d import jobs
+from difix3d.atomic import replacing_file
+from difix3d.errors import ConfigError, JobError
+from difix3d.fixers.difix.checkpoint import list_checkpoints
+from difix3d.fixers.difix.fixer import default_checkpoint
+from difix3d.fixers.difix.hub import PINNED_REVISIONS
+from difix3d.ratings.export import MARK
+from difix3d.scene import Scene, folder_name, safe_name
+from difix3d.stages.finetune import FinetuneConfig
+from difix3d.ui.rate import EVERYWHERE, HERE
+from difix3d.ui.shared import QUIET, Shared, empty, facts, told
+from difix3d.ui.studio import Studio
+
+NO_VOTES = "No votes yet. Compare some pairs under Rate; each one is counted here."
+HUB_STARTS = (*PINNED_REVISIONS, "nvidia/difix_ref")
+MOST_STEPS = 2000
+
+
+def build(shared: Shared) -> None:
+    """The step's components and events."""
+    scope = gr.Radio([HERE, EVERYWHERE], value=HERE, label="Votes and pairs of", elem_id="dx-data-scope")
+    results = gr.HTML(empty(NO_VOTES))
+    with gr.Row(equal_height=False):
+        with gr.Column(min_width=320):
+            gr.Markdown("### Export\nDifix's training JSON, a preferences table and every vote, with their pictures.")
+            write = gr.Button("Write the dataset", variant="primary", elem_id="dx-export")
+            exported = gr.HTML()
+        with gr.Column(min_width=320, visible=not shared.studio.public):
+            gr.Markdown("### Fine-tune\nA real, short training run. The new checkpoint joins the list of fixers.")
+            start = gr.Dropdown([], label="Start from", filterable=False, elem_id="dx-start-from")
+            with gr.Row():
+                steps = gr.Slider(
+                    1, MOST_STEPS, value=FinetuneConfig("", "", "").steps, step=1, label="Steps", min_width=140
+                )
+                name = gr.Textbox(label="Name of the new checkpoint", value="mine", max_length=60, min_width=140)
+            train = gr.Button("Fine-tune on the dataset", elem_id="dx-finetune")
+            trained = gr.HTML()
+
+    opened = [shared.visitor, shared.scene_id, scope]
+    for moment in (shared.revision.change, scope.change):
+        moment(_reader(shared), opened, [results, exported], **QUIET)
+    shared.revision.change(_starts(shared), [start], [start, trained], **QUIET)
+    write.click(_exporter(shared), opened, None, **QUIET)
+    train.click(_trainer(shared), [*opened, start, steps, name], None, **QUIET)
+
+
+def counts_html(studio: Studio, scene_id: str | None) -> str:
+    """What the votes say of one scene, or of all."""
+    counts = studio.store.counts(scene_id)
+    if not counts["ratings"]:
+        return empty(NO_VOTES)
+    choices, bias = counts["choices"], counts["side_bias"]
+    rows = [
+        ("votes", f"{counts['ratings']:,}", f"{counts['superseded']} changed or undone"),
+        ("people", f"{counts['raters']:,}", ""),
+        ("pairs", f"{counts['items']:,}", f"in {counts['scenes']} scenes"),
+        ("one is better", f"{choices['decided']:,}", f"{choices['tie']} equal, {choices['both_bad']} both bad"),
+    ]
+    if bias["left_share"] is not None:
+        rows.append(("left side chosen", f"{bias['left_share']:.0%}", "50 % is no side bias"))
+    return facts(rows) + _rates(studio.store.win_rates(scene_id))
+
+
+def _rates(rates: dict[str, dict[str, Any]]) -> str:
+    bars = []
+    for fixer, rate in sorted(rates.items(), key=lambda item: -(item[1]["win_rate"] or 0)):
+        if rate["win_rate"] is None:
+            continue
+        low, high = rate["interval"]
+        decided = rate["wins"] + rate["losses"] + rate["ties"]
+        bars.append(
+            f"<div><span>{escape(fixer)}</span><span class='dx-range'><i style='left:{100 * low:.1f}%;"
+            f"width:{100 * (high - low):.1f}%'></i><b style='left:{100 * rate['win_rate']:.1f}%'></b></span>"
+            f"<span>{rate['win_rate']:.0%} of {decided}</span></div>"
+        )
+    if not bars:
+        return ""
+    return (
+        "<h3>How often each is preferred</h3>"
+        f"<div class='dx-rates'>{''.join(bars)}</div>"
+        "<p class='dx-note'>Against the others, a tie is half a win; the band is the 95 % interval.</p>"
+    )
+
+
+def _reader(shared: Shared) -> Any:
+    @told
+    def read(visitor: dict[str, str], scene_id: str, scope: str) -> tuple[str, str]:
+        studio = shared.studio
+        if not scene_id:
+            return empty(NO_VOTES), ""
+        scene = studio.open_scene(scene_id, visitor["id"])
+        if scope == EVERYWHERE and studio.public:  # other people's scenes are theirs
+            return empty("On this server, votes are counted scene by scene."), _exported(shared, scene, HERE)
+        return counts_html(studio, None if scope == EVERYWHERE else scene.id), _exported(shared, scene, scope)
+
+    return read
+
+
+def _exporter(shared: Shared) -> Any:
+    @told
+    def export(visitor: dict[str, str], scene_id: str, scope: str) -> None:
+        studio = shared.studio
+        scene = _open(shared, visitor, scene_id)
+        settings = {"out": str(_export_dir(studio, scene, scope)), "ratings_db": str(studio.store.engine.url)}
+        one_only = scope == HERE or studio.public
+        settings["scenes"] = str(scene.root if one_only else studio.scenes_root)
+        studio.start_job(scene, visitor["id"], [jobs.Step("export", settings)])
+        gr.Info("Writing. The line above shows how far it is.")
+
+    return export
+
+
+def _trainer(shared: Shared) -> Any:
+    @told
+    def train(visitor: dict[str, str], scene_id: str, scope: str, start: str | None, steps: int, name: str) -> None:
+        studio = shared.studio
+        scene = _open(shared, visitor, scene_id)
+        if studio.public:
+            raise JobError("Training is not offered on a shared server: export, and run difix3d finetune on your own.")
+        if start not in dict(_start_choices(studio)).values():
+            raise ConfigError("Choose a checkpoint to start from.")
+        data = _export_dir(studio, scene, scope)
+        if not (data / MARK).is_file():
+            raise ConfigError("There is no dataset yet: press Write the dataset first.")
+        out = studio.checkpoints_root / safe_name(folder_name(name))
+        settings = {"data": str(data), "start": start, "out": str(out), "steps": int(steps)}
+        studio.start_job(scene, visitor["id"], [jobs.Step("finetune", settings)])
+        gr.Info("Training. The line above shows how far it is.")
+
+    return train
+
+
+def _open(shared: Shared, visitor: dict[str, str], scene_id: str) -> Scene:
+    if not scene_id:
+        raise ConfigError("Open a scene first.")
+    return shared.studio.open_scene(scene_id, visitor["id"])
+
+
+def _export_dir(studio: Studio, scene: Scene, scope: str) -> Path:
+    return studio.exports_root / ("all-scenes" if scope == EVERYWHERE and not studio.public else scene.id)
+
+
+def _exported(shared: Shared, scene: Scene, scope: str) -> str:
+    folder = _export_dir(shared.studio, scene, scope)
+    if not (folder / MARK).is_file():
+        return ""
+    mark = json.loads((folder / MARK).read_text())
+    figures = mark["figures"]
+    rows = [
+        ("training pairs", f"{figures.get('pairs', 0):,}", f"{figures.get('photos', 0)} with true photos"),
+        ("votes", f"{figures['ratings']:,}", f"{figures['preferences']} as preferences"),
+        ("pictures", f"{figures.get('images', 0):,}", f"{figures.get('image_bytes', 0) / 2**20:.1f} MB"),
+    ]
+    archive = _zipped(folder)
+    name = f"{folder_name(scene.info['name'])}-dataset.zip"
+    link = f"<a href='{shared.studio.media.url(archive, name)}' download='{escape(name)}'>Download (.zip)</a>"
+    where = "" if shared.studio.public else f"<p class='dx-note'>In {escape(str(folder))}</p>"
+    return facts(rows) + f"<div class='dx-links'>{link}</div>" + where
+
+
+def _zipped(folder: Path) -> Path:
+    """The export as one file beside it, made again when the export is newer."""
+    archive = folder.with_suffix(".zip")
+    if not archive.is_file() or archive.stat().st_mtime < (folder / MARK).stat().st_mtime:
+        with replacing_file(archive) as temporary:
+            shutil.make_archive(str(temporary.with_suffix("")), "zip", folder)
+    return archive
+
+
+def _start_choices(studio: Studio) -> list[tuple[str, str]]:
+    own = [
+        (f"{name} (trained here)", str(studio.checkpoints_root / name))
+        for name in list_checkpoints(studio.checkpoints_root)
+    ]
+    default = default_checkpoint()
+    named = [] if default in HUB_STARTS else [(Path(default).name, default)]
+    return [*named, *own, *((f"{name} (5 GB, from the Hub)", name) for name in sorted(set(HUB_STARTS)))]
+
+
+def _starts(shared: Shared) -> Any:
+    @told
+    def starts(chosen: str | None) -> tuple[Any, str]:
+        choices = _start_choices(shared.studio)
+        values = [value for _, value in choices]
+        own = list_checkpoints(shared.studio.checkpoints_root)
+        note = f"<p class='dx-note'>Trained here: {escape(', '.join(own))}. Choose it under Fix.</p>" if own else ""
+        return gr.Dropdown(choices=choices, value=chosen if chosen in values else values[0]), note
+
+    return starts

@@ -1,0 +1,242 @@
+"""Step 3: one frame, the photos a person chooses, a fix within seconds, and every fix so far to compare."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from difix3d.errors import ConfigError, SceneError
+from difix3d.formats.contact_sheet import thumbnail
+from difix3d.formats.image import read_rgb, write_rgb
+from difix3d.ratings.candidates import RENDER, candidates_of
+from difix3d.scene import Scene
+from difix3d.stages.fixing import store_candidate
+from difix3d.types import Candidate
+from difix3d.ui.scene import NO_SCENE, licence_note
+from difix3d.ui.shared import QUIET, SLOW, Shared, empty, told
+from difix3d.ui.widgets import picker, wipe
+
+MOST_OFFERED = 18
+CHOSEN_AT_FIRST = 2
+NO_FRAMES = "No frames yet: they come after the splats are fitted. Capture shows how far it is."
+
+
+def build(shared: Shared) -> None:
+    """The step's components and events."""
+    chosen = gr.State([])
+    nothing = gr.HTML(empty(NO_SCENE))
+    with gr.Group(visible=False) as group, gr.Row(equal_height=False):
+        with gr.Column(scale=3, min_width=320):
+            before_after = wipe()
+            with gr.Row():
+                left = gr.Dropdown([], label="Left", filterable=False, elem_id="dx-fix-left")
+                right = gr.Dropdown([], label="Right", filterable=False, elem_id="dx-fix-right")
+        with gr.Column(scale=2, min_width=320):
+            with gr.Row():
+                trajectory = gr.Dropdown([], label="Path", filterable=False, min_width=120, elem_id="dx-fix-path")
+                fixer = gr.Dropdown([], label="Fixer", filterable=False, min_width=120, elem_id="dx-fix-fixer")
+            index = gr.Slider(0, 1, value=0, step=1, label="Frame", elem_id="dx-fix-frame")
+            licence = gr.HTML()
+            gr.HTML("<p class='dx-note'>Photos that see the same place, best first. Press to choose, in order.</p>")
+            photos = picker()
+            with gr.Row():
+                go = gr.Button("Fix this frame", variant="primary", elem_id="dx-fix-go")
+                again = gr.Button("Choose for me")
+
+    opened = [shared.visitor, shared.scene_id]
+    asked = [*opened, trajectory, index, fixer]
+    offered = [photos, chosen]
+    sides = [left, right, before_after]
+    shared.revision.change(
+        _reader(shared), [*asked, right], [nothing, group, trajectory, fixer, index, left, right], **QUIET
+    ).then(_offerer(shared), asked, offered, **QUIET)
+    for changed in (trajectory.input, index.release):
+        changed(_frame_reader(shared), asked, [index, *sides], **QUIET)
+        changed(_offerer(shared), asked, offered, **QUIET)
+    fixer.input(_offerer(shared), asked, offered, **QUIET)
+    fixer.change(lambda name: licence_note(shared, name), [fixer], [licence], **QUIET)
+    again.click(_offerer(shared), asked, offered, **QUIET)
+    photos.pick(_picked(shared), [shared.visitor, shared.scene_id, chosen], [chosen], **QUIET)
+    for side in (left, right):
+        side.change(_comparer(shared), [*asked[:4], left, right], [before_after], **QUIET)
+    go.click(_fixer(shared), [*asked, chosen], sides, show_progress="full", show_progress_on=[go], **SLOW)
+
+
+def _reader(shared: Shared) -> Any:
+    """The frames there are; what was chosen stays where it still exists."""
+
+    @told
+    def read(
+        visitor: dict[str, str], scene_id: str, trajectory: str | None, index: int, fixer: str | None, right: str | None
+    ) -> tuple[Any, ...]:
+        fixers = [(choice.label, choice.name) for choice in shared.studio.fixers()]
+        names = [name for _, name in fixers]
+        fixer = fixer if fixer in names else shared.studio.default_fixer
+        fixer_box = gr.Dropdown(choices=fixers, value=fixer)
+        frames: dict[str, list[int]] = {}
+        if scene_id:
+            scene = shared.studio.open_scene(scene_id, visitor["id"])
+            frames = frames_of(scene)
+        if not frames:
+            text = NO_FRAMES if scene_id else NO_SCENE
+            none = gr.Dropdown(choices=[], value=None)
+            return gr.HTML(empty(text), visible=True), gr.Group(visible=False), none, fixer_box, gr.skip(), none, none
+        if trajectory not in frames:
+            trajectory, index = next(iter(frames)), 0
+            index = len(frames[trajectory]) // 2
+        left_box, right_box, _ = _sides(shared, scene, trajectory, index, right)
+        last = max(frames[trajectory])
+        return (
+            gr.HTML(visible=False),
+            gr.Group(visible=True),
+            gr.Dropdown(choices=list(frames), value=trajectory),
+            fixer_box,
+            gr.Slider(0, max(1, last), value=min(index, last), step=1),
+            left_box,
+            right_box,
+        )
+
+    return read
+
+
+def _frame_reader(shared: Shared) -> Any:
+    @told
+    def read(visitor: dict[str, str], scene_id: str, trajectory: str, index: int, fixer: str) -> tuple[Any, ...]:
+        scene = shared.studio.open_scene(scene_id, visitor["id"])
+        last = max(frames_of(scene).get(trajectory, [0]))
+        index = min(int(index), last)
+        return (gr.Slider(0, max(1, last), value=index, step=1), *_sides(shared, scene, trajectory, index, None))
+
+    return read
+
+
+def _offerer(shared: Shared) -> Any:
+    """Photos for this frame, the best ones chosen."""
+
+    @told
+    def offer(visitor: dict[str, str], scene_id: str, trajectory: str | None, index: int, fixer: str | None) -> Any:
+        if not scene_id or not trajectory or not fixer:
+            return None, []
+        scene = shared.studio.open_scene(scene_id, visitor["id"])
+        session = shared.studio.session(scene, fixer)
+        most = session.fixer.max_references
+        if most == 0:
+            return {"photos": [], "chosen": [], "most": 0}, []
+        ranked = session.ranked(session.frame(trajectory, int(index)))[:MOST_OFFERED]
+        photos = [
+            {
+                "name": each.name,
+                "url": shared.studio.media.url(thumbnail_of(scene, each.name)),
+                "note": f"{each.score:.0%} shared",
+            }
+            for each in ranked
+        ]
+        first = [each.name for each in ranked[: min(most, CHOSEN_AT_FIRST)]]
+        return {"photos": photos, "chosen": first, "most": most}, first
+
+    return offer
+
+
+def _picked(shared: Shared) -> Any:
+    @told
+    def picked(visitor: dict[str, str], scene_id: str, chosen: list[str], event: gr.EventData) -> list[str]:
+        scene = shared.studio.open_scene(scene_id, visitor["id"])
+        known = {path.name for path in scene.images_dir.iterdir()}
+        return [str(name) for name in event.names if str(name) in known]
+
+    return picked
+
+
+def _comparer(shared: Shared) -> Any:
+    @told
+    def compared(
+        visitor: dict[str, str], scene_id: str, trajectory: str | None, index: int, left: str | None, right: str | None
+    ) -> dict[str, Any] | None:
+        if not scene_id or not trajectory or not left or not right:
+            return None
+        scene = shared.studio.open_scene(scene_id, visitor["id"])
+        return _pair(shared, scene, candidates_at(scene, trajectory, int(index)), left, right)
+
+    return compared
+
+
+def _fixer(shared: Shared) -> Any:
+    @told
+    def fixed(
+        visitor: dict[str, str], scene_id: str, trajectory: str | None, index: int, fixer: str | None, chosen: list[str]
+    ) -> tuple[Any, ...]:
+        if not scene_id or not trajectory or not fixer:
+            raise ConfigError(NO_FRAMES)
+        scene = shared.studio.open_scene(scene_id, visitor["id"])
+        session = shared.studio.session(scene, fixer)
+        frame = session.frame(trajectory, int(index))
+        rgb, used = session.fix(frame, chosen)
+        candidate = store_candidate(scene, frame, rgb, session.fixer, used)
+        return _sides(shared, scene, trajectory, int(index), candidate.image_path)
+
+    return fixed
+
+
+def frames_of(scene: Scene) -> dict[str, list[int]]:
+    """Rendered trajectories, newest first, and their frames' numbers."""
+    folders = sorted((scene.root / "renders").glob("[!.]*"), key=lambda path: -path.stat().st_mtime)
+    found = {
+        folder.name: sorted(int(path.stem) for path in folder.glob("*.png") if path.stem.isdecimal())
+        for folder in folders
+    }
+    return {name: numbers for name, numbers in found.items() if numbers}
+
+
+def candidates_at(scene: Scene, trajectory: str, index: int) -> list[Candidate]:
+    """The render of a frame and all its fixes."""
+    return candidates_of(scene).get((trajectory, index), [])
+
+
+def describe(scene: Scene, candidate: Candidate) -> str:
+    """A candidate in a few words: its fixer and which photos it used."""
+    if candidate.fixer == RENDER:
+        return "render, as it is"
+    names = [Path(name).stem.lstrip("0") or "0" for name in candidate.references]
+    return f"{candidate.fixer}, photos {', '.join(names)}" if names else f"{candidate.fixer}, no photos"
+
+
+def thumbnail_of(scene: Scene, name: str) -> Path:
+    """A small JPEG of a photo, made at first use."""
+    source = scene.images_dir / name
+    if source.parent != scene.images_dir or not source.is_file():
+        raise SceneError(f"There is no photo {name[:80]!r} in this scene.")
+    path = scene.previews_dir / "photos" / f"{source.stem}.jpg"
+    if not path.is_file() or path.stat().st_mtime < source.stat().st_mtime:
+        write_rgb(path, thumbnail(read_rgb(source)))
+    return path
+
+
+def _sides(shared: Shared, scene: Scene, trajectory: str, index: int, right: str | None) -> tuple[Any, ...]:
+    """Both choices of what to compare, and the comparison: the render, and the fix named or the newest one."""
+    candidates = candidates_at(scene, trajectory, index)
+    choices = [(describe(scene, candidate), candidate.image_path) for candidate in candidates]
+    paths = [path for _, path in choices]
+    if not paths:
+        nothing = gr.Dropdown(choices=[], value=None)
+        return nothing, nothing, None
+    right = right if right in paths else paths[-1]
+    left_box = gr.Dropdown(choices=choices, value=paths[0])
+    return left_box, gr.Dropdown(choices=choices, value=right), _pair(shared, scene, candidates, paths[0], right)
+
+
+def _pair(
+    shared: Shared, scene: Scene, candidates: Sequence[Candidate], left: str, right: str
+) -> dict[str, Any] | None:
+    known = {candidate.image_path: candidate for candidate in candidates}
+    if left not in known or right not in known:
+        return None
+    url = shared.studio.media.url
+    return {
+        "before": url(scene.inside(left)),
+        "after": url(scene.inside(right)),
+        "labels": [known[left].fixer, known[right].fixer],
+        "caption": f"{describe(scene, known[left])} and {describe(scene, known[right])}",
+    }

@@ -1,0 +1,233 @@
+"""What all pages share: where scenes are, who may see which, which fixers there are, and the ratings.
+
+A visitor is a random id that the browser keeps. On one's own machine (the server listens on loopback only) every scene
+is the visitor's. Where strangers can come in (a Space, --share, another host) a scene belongs to the visitor who made
+it; scenes that the host made on the command line are there for everybody to look at and rate.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import shutil
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from difix3d import jobs
+from difix3d.atomic import replacing_file
+from difix3d.errors import JobError, SceneError
+from difix3d.fixers import DEFAULT_FIXER, FIXERS, load_fixer
+from difix3d.formats.overlap import natural_key
+from difix3d.ratings.store import RatingStore
+from difix3d.scene import Scene, folder_name, safe_name
+from difix3d.stages.fixing import FixSession
+from difix3d.ui.media import Media
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "courtyard"
+FREE_DISK_BYTES = 2 * 2**30
+"""A scene of 80 photos needs about a quarter of this."""
+_KEPT_SESSIONS = 3
+
+
+@dataclass(frozen=True)
+class FixerChoice:
+    """name: as load_fixer takes it; label and licence: for people."""
+
+    name: str
+    label: str
+    licence: str
+    own: bool = False
+
+
+class Studio:
+    """scenes: folder of scenes; exports/ and checkpoints/ are beside it. public: strangers can come in."""
+
+    def __init__(self, scenes: Path | str, ratings_url: str = "", fixer: str = "", public: bool = False):
+        self.scenes_root = Path(scenes).resolve()
+        self.scenes_root.mkdir(parents=True, exist_ok=True)
+        self.public = public
+        self.default_fixer = fixer or DEFAULT_FIXER
+        self.store = RatingStore(ratings_url, self.scenes_root)
+        self.media = Media()
+        self.first_scene = ""
+        self._sessions: OrderedDict[tuple[str, str, int], FixSession] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def exports_root(self) -> Path:
+        return self.scenes_root.parent / "exports"
+
+    @property
+    def checkpoints_root(self) -> Path:
+        return self.scenes_root.parent / "checkpoints"
+
+    @cached_property
+    def secret(self) -> str:
+        """Kept on disk, so that what browsers hold is still understood after a restart."""
+        path = self.scenes_root / ".studio-secret"
+        if not path.is_file():
+            with replacing_file(path) as temporary:
+                temporary.write_text(secrets.token_hex(16))
+                temporary.chmod(0o600)
+        return path.read_text()
+
+    # Scenes
+
+    def scenes_of(self, visitor: str) -> list[Scene]:
+        """What this visitor may see, newest first."""
+        found = []
+        for path in self.scenes_root.glob("*/scene.json"):
+            with contextlib.suppress(SceneError, ValueError):
+                scene = Scene(path.parent)
+                if self.may_see(scene, visitor):
+                    found.append((scene.info.get("created", ""), natural_key(scene.id), scene))
+        return [scene for *_, scene in sorted(found, key=lambda row: row[:2], reverse=True)]
+
+    def open_scene(self, scene_id: str, visitor: str) -> Scene:
+        """The scene of that id. SceneError where there is none, or it is somebody else's: no telling which."""
+        gone = f"There is no scene {scene_id[:80]!r} here. Choose one from the list, or make a new one under Capture."
+        try:
+            scene = Scene(self.scenes_root / safe_name(scene_id))
+        except SceneError as error:
+            raise SceneError(gone) from error
+        if not self.may_see(scene, visitor):
+            raise SceneError(gone)
+        return scene
+
+    def may_see(self, scene: Scene, visitor: str) -> bool:
+        return not self.public or scene.info.get("owner", "") in ("", owner_key(visitor))
+
+    def may_change(self, scene: Scene, visitor: str) -> bool:
+        """Start jobs in it, export it."""
+        return not self.public or (bool(visitor) and scene.info.get("owner") == owner_key(visitor))
+
+    def new_scene(self, name: str, visitor: str, uploads: Sequence[str | Path], source: str = "") -> Scene:
+        """A new scene folder with the uploaded files in upload/, under names of ours where two are alike."""
+        free = shutil.disk_usage(self.scenes_root).free
+        if free < FREE_DISK_BYTES:
+            raise SceneError(
+                f"The server has {free / 2**30:.1f} GB of disk left; {FREE_DISK_BYTES / 2**30:.0f} GB are needed for a "
+                "new scene. Delete scenes that are no longer needed, or come back later."
+            )
+        root = self._claim_folder(folder_name(name))
+        scene = Scene.create(root, name=name, source=source or ", ".join(Path(path).name for path in uploads[:3]))
+        if self.public and visitor:
+            scene.update_info(owner=owner_key(visitor))
+        folder = scene.root / "upload"
+        folder.mkdir()
+        for number, path in enumerate(map(Path, uploads)):
+            target = folder / path.name
+            if target.exists():
+                target = folder / f"{path.stem}-{number}{path.suffix}"
+            _link_or_copy(path, target)
+        return scene
+
+    def uploads_of(self, scene: Scene) -> list[str]:
+        """What was uploaded, to ingest; empty for a scene that came otherwise."""
+        folder = scene.root / "upload"
+        return sorted((str(path) for path in folder.iterdir()), key=natural_key) if folder.is_dir() else []
+
+    def delete_scene(self, scene: Scene, visitor: str) -> None:
+        """Remove the folder. JobError while something runs there, SceneError for somebody else's scene."""
+        if not self.may_change(scene, visitor):
+            raise SceneError("This scene is not yours to delete.")
+        job = jobs.find(scene)
+        if job is not None and job.state == jobs.RUNNING:
+            raise JobError("A job is running in this scene. Cancel it first.")
+        shutil.rmtree(scene.root)
+
+    def start_job(self, scene: Scene, visitor: str, steps: Sequence[jobs.Step]) -> jobs.Job:
+        """jobs.start, for those who may; one job at a time for each visitor of a public server."""
+        if not self.may_change(scene, visitor):
+            raise JobError("This scene is shown to everybody. Make one of your own under Capture to work on it.")
+        if self.public:
+            for other in self.scenes_of(visitor):
+                running = jobs.find(other)
+                if running and running.state == jobs.RUNNING and self.may_change(other, visitor):
+                    raise JobError(f"Your job in {other.info['name']!r} is still running. Wait for it, or cancel it.")
+        return jobs.start(scene, steps)
+
+    # Fixers
+
+    def fixers(self) -> list[FixerChoice]:
+        """Those of the table, and the checkpoints trained here."""
+        from difix3d.fixers.difix.checkpoint import licence_of, list_checkpoints
+        from difix3d.fixers.difix.fixer import default_checkpoint
+
+        found = []
+        for name in FIXERS:
+            if name == "difix":
+                checkpoint = default_checkpoint()
+                label = f"difix ({Path(checkpoint).name if Path(checkpoint).is_dir() else checkpoint})"
+                found.append(FixerChoice(name, label, licence_of(checkpoint)))
+            else:
+                found.append(FixerChoice(name, name, load_fixer(name).licence))
+        for name in list_checkpoints(self.checkpoints_root):
+            folder = self.checkpoints_root / name
+            found.append(FixerChoice(str(folder), f"{name} (trained here)", licence_of(folder), own=True))
+        if self.default_fixer not in {choice.name for choice in found}:
+            fixer = load_fixer(self.default_fixer)
+            found.append(FixerChoice(self.default_fixer, fixer.name, fixer.licence))
+        return found
+
+    def fixer(self, name: str) -> FixerChoice:
+        """The choice of that name. SceneError for one that was not offered: no path comes from a browser."""
+        for choice in self.fixers():
+            if choice.name == name:
+                return choice
+        raise SceneError("That fixer is no longer there. Choose one from the list.")
+
+    def session(self, scene: Scene, fixer: str) -> FixSession:
+        """A FixSession with its model and splats kept loaded; the longest unused of a few goes."""
+        stamp = scene.splats_path.stat().st_mtime_ns if scene.splats_path.is_file() else 0
+        key = (str(scene.root), self.fixer(fixer).name, stamp)
+        with self._lock:
+            if key not in self._sessions:
+                loaded = next((s.fixer for (_, name, _), s in self._sessions.items() if name == fixer), None)
+                self._sessions[key] = FixSession(scene, loaded or load_fixer(fixer))
+            self._sessions.move_to_end(key)
+            while len(self._sessions) > _KEPT_SESSIONS:
+                self._sessions.popitem(last=False)
+            return self._sessions[key]
+
+    def health(self) -> dict[str, Any]:
+        """For /healthz."""
+        from difix3d import __version__
+
+        self.store.last_number()  # raises where the ratings cannot be read
+        return {"ok": True, "version": __version__, "scenes": len(list(self.scenes_root.glob("*/scene.json")))}
+
+    def _claim_folder(self, name: str) -> Path:
+        for number in range(1, 10_000):
+            root = self.scenes_root / (name if number == 1 and not self.public else f"{name}-{self._suffix(number)}")
+            with contextlib.suppress(FileExistsError):
+                root.mkdir()
+                return root
+        raise SceneError(f"There are too many scenes called {name!r}. Give another name.")
+
+    def _suffix(self, number: int) -> str:
+        return secrets.token_hex(4) if self.public else str(number)
+
+
+def owner_key(visitor: str) -> str:
+    """What a scene keeps of its owner: enough to know them again, not enough to pose as them."""
+    return hashlib.sha256(f"owner {visitor}".encode()).hexdigest()[:24] if visitor else ""
+
+
+def rater_key(visitor: str) -> str:
+    """The rater that a visitor is in the database: a hash, so that the log holds no id that a browser sends."""
+    return "rater-" + hashlib.sha256(f"rater {visitor}".encode()).hexdigest()[:24]
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copyfile(source, target)
