@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2  # noqa: F401  before pycolmap: opencv 5 loaded after it aborts at the first picture read
 import numpy as np
+import pycolmap
 from numpy.typing import NDArray
 
 from difix3d.errors import ReconstructionError
@@ -17,9 +18,9 @@ from difix3d.sfm.parallax import rotation_only_share
 USUAL_FEATURES = 500
 FEW_FEATURES = 120
 """Below this median nothing registers (10 photos blurred by 9 px have 84; the poorest capture that works has 750)."""
-POINTS_PER_PHOTO = 15
-"""Models with fewer were all wrong (8 photos with 31 px motion blur: 6 registered, 8 points each); the thinnest
-right one had 20."""
+SEEN_PER_PHOTO = 40
+"""Points that a typical photo sees, at least. Models below were all wrong (8 photos with 31 px motion blur: 17); a
+capture that works has 150 to 400."""
 TURNED_SHARE = 0.9
 _PAIRS_LOOKED_AT = 150
 
@@ -45,14 +46,19 @@ def require_scene(model: Model | None, photos: PhotoSet) -> Model:
             "enough, are blurred, or show something else. Add photos with more overlap: a step or two between "
             "neighbours, every part of the subject on three photos or more."
         )
-    points = model.reconstruction.num_points3D()
-    if points < POINTS_PER_PHOTO * registered:
+    seen = seen_per_photo(model.reconstruction)
+    if seen < SEEN_PER_PHOTO:
         raise ReconstructionError(
-            f"Found {points} points in common between {registered} photos; at least {POINTS_PER_PHOTO * registered} "
-            "are needed to trust the cameras. The photos look blurred, plain, or hardly overlap: take sharp ones with "
-            "more overlap."
+            f"Registered {registered} of {total} photos, but a typical one shares only {seen} points with others; at "
+            f"least {SEEN_PER_PHOTO} are needed to trust the cameras. The photos look blurred, plain, or hardly "
+            "overlap: take sharp ones with more overlap."
         )
     return model
+
+
+def seen_per_photo(model: pycolmap.Reconstruction) -> int:
+    """Median number of points that a registered photo sees."""
+    return int(np.median([model.image(image_id).num_points3D for image_id in model.reg_image_ids()]))
 
 
 def require_parallax(database: Path, photos: PhotoSet, model: Model) -> None:

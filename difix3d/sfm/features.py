@@ -17,7 +17,8 @@ from difix3d.sfm.background import Countdown, in_background
 from difix3d.sfm.base import STAGE, Photo, PhotoSet, SfmSettings
 from difix3d.sfm.pairs import Pairs, vlad
 
-pycolmap.logging.minloglevel = int(pycolmap.logging.ERROR)
+# What COLMAP calls errors ("failed to create any sparse model") is told to a person in our words instead.
+pycolmap.logging.minloglevel = int(pycolmap.logging.FATAL)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from difix3d.events import Progress, Warned
 from difix3d.sfm import features
 from difix3d.sfm.background import in_background
 from difix3d.sfm.base import STAGE, Photo, PhotoSet, SfmResult, SfmSettings, needed_photos, require_enough_photos
-from difix3d.sfm.checks import POINTS_PER_PHOTO, require_features
+from difix3d.sfm.checks import SEEN_PER_PHOTO, require_features, seen_per_photo
 from difix3d.sfm.pairs import choose_pairs
 from difix3d.sfm.pose_files import PosedFrame, find_poses, read_transforms
 from difix3d.sfm.undistort import undistort
@@ -63,17 +63,17 @@ class KnownPosesBackend:
         images_dir, sparse_dir = workspace / "undistorted", workspace / "sparse"
         yield from undistort(model, photos.folder, images_dir, sparse_dir)
 
-        needed = POINTS_PER_PHOTO * len(shots)
         seconds = {"extract": 0.0, "match": 0.0, "map": 0.0}
         points_from = "model"
-        if model.num_points3D() < needed:
+        if seen_per_photo(model) < SEEN_PER_PHOTO:
             points_from = "matches"
             straight = _straight_photos(model, photos, images_dir)
             model = yield from _triangulate(model, straight, workspace, sparse_dir, settings, seconds)
-            if model.num_points3D() < needed:
+            if (seen := seen_per_photo(model)) < SEEN_PER_PHOTO:
                 raise ReconstructionError(
-                    f"Found {model.num_points3D()} points that the photos and the given poses agree on; at least "
-                    f"{needed} are needed. The poses seem to belong to other photos, or to follow another convention: "
+                    f"The photos and the given poses agree on only {seen} points in a typical photo; at least "
+                    f"{SEEN_PER_PHOTO} are needed. The poses seem to belong to other photos, or to follow another "
+                    "convention: "
                     f"{path.name} is read as {'COLMAP' if source else 'OpenGL camera-to-world'}."
                 )
         left_out = tuple(photo.name for photo in photos.photos if photo.name not in {s.photo.name for s in shots})

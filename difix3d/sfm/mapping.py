@@ -14,6 +14,10 @@ from difix3d.events import Progress
 from difix3d.sfm.background import Countdown, in_background
 from difix3d.sfm.base import STAGE, PhotoSet, SfmSettings
 
+MIN_SEEN = 12
+"""Points that a registered photo sees, at least. The poorest photo that was placed right saw 14; those that the global
+mapper placed on 1 and 3 points lay far from where they were taken."""
+
 
 @dataclass(frozen=True)
 class Model:
@@ -90,11 +94,24 @@ def map_cameras(
             models = end.value
             break
         yield Progress(STAGE, "Placing cameras", count, total, "cameras", pace.left(count))
+    for model in models.values():
+        drop_starved(model)
     ranked = sorted(models.values(), key=lambda model: (-model.num_reg_images(), -model.num_points3D()))
     if not ranked or ranked[0].num_reg_images() < 2:
         return None
     others = tuple(model.num_reg_images() for model in ranked[1:])
     return Model(ranked[0], mapper, hold_focal, others)
+
+
+def drop_starved(model: pycolmap.Reconstruction) -> None:
+    """Take out the photos that see fewer than MIN_SEEN points: the global mapper places them on next to nothing."""
+    while True:
+        images = [model.image(image_id) for image_id in model.reg_image_ids()]
+        starved = [image.frame_id for image in images if image.num_points3D < MIN_SEEN]
+        if not starved:
+            return
+        for frame_id in starved:
+            model.deregister_frame(frame_id)
 
 
 def focal_px(model: Model) -> float:

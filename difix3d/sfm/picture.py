@@ -31,7 +31,7 @@ def draw(reconstruction: Reconstruction, size: tuple[int, int] = SIZE) -> NDArra
         return _shrunk(canvas, size)
     frustums = [_frustum(view.camera, _frustum_length(reconstruction)) for view in reconstruction.views]
     shown = _without_strays(reconstruction)
-    eye = _eye(reconstruction, np.concatenate([reconstruction.points[shown], *frustums]), width, height)
+    eye = _eye(reconstruction, np.concatenate(frustums), width, height)
     _draw_points(canvas, eye, reconstruction.points[shown], reconstruction.colors[shown])
     centers, _ = project(eye, np.array([corners[0] for corners in frustums]))
     _line(canvas, centers, _PATH, _SUPERSAMPLED)
@@ -63,17 +63,13 @@ def _frustum(camera: Camera, length: float) -> Floats:
 
 
 def _without_strays(reconstruction: Reconstruction) -> NDArray[np.bool_]:
-    """[P] which points lie where most do: a far hill or a wrong match would shrink everything else to a dot."""
-    points = reconstruction.points
-    if len(points) < 10:
-        return np.ones(len(points), dtype=bool)
-    distance = np.linalg.norm(points - np.median(points, axis=0), axis=1)
-    reach = max(float(np.linalg.norm(view.camera.position)) for view in reconstruction.views)
-    return distance <= max(2.5 * float(np.quantile(distance, 0.8)), reach)
+    """[P] which points are not absurdly far: a wrong match at the horizon would be a dot in front of the sky."""
+    distance = np.linalg.norm(reconstruction.points, axis=1)
+    return distance <= 30 * max(float(np.linalg.norm(view.camera.position)) for view in reconstruction.views)
 
 
-def _eye(reconstruction: Reconstruction, world: Floats, width: int, height: int) -> Camera:
-    """A camera behind the photographers, above them, that just holds all of `world` (95 % of it)."""
+def _eye(reconstruction: Reconstruction, frustums: Floats, width: int, height: int) -> Camera:
+    """A camera behind the photographers, above them, that just holds the frustums and the points near them."""
     forward = np.mean([view.camera.forward for view in reconstruction.views], axis=0)
     if np.linalg.norm(forward[:2]) < 0.25:  # looking inwards from all sides, or straight down
         forward = np.array([0.35, 0.94, 0.0])
@@ -87,20 +83,26 @@ def _eye(reconstruction: Reconstruction, world: Floats, width: int, height: int)
     direction = np.array([*(forward[:2] * np.cos(elevation)), -np.sin(elevation)])
     focal = _FOCAL * height
     K = np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1.0]])
-    low, high = np.quantile(world, [0.02, 0.98], axis=0)
-    center = (low + high) / 2
-    distance = float(np.linalg.norm(high - low)) or 1.0
-    for _ in range(12):  # nearer or farther, and centred, until it just fits
+
+    reach = 1.3 * float(np.quantile(np.linalg.norm(frustums, axis=1), 0.95))
+    near = reconstruction.points[np.linalg.norm(reconstruction.points, axis=1) < reach]
+    center = np.median(frustums, axis=0)
+    distance = 4 * reach
+    for _ in range(20):  # nearer or farther, and centred, until it just fits
         eye = Camera(K, width, height, look_at(center - direction * distance, center))
-        pixels, depth = project(eye, world)
-        pixels = pixels[depth > 0]
-        low_px, high_px = np.quantile(pixels, [0.01, 0.99], axis=0)
-        offset = (low_px + high_px) / 2 - (width / 2, height / 2)
+        boxes = [_box(eye, world, 0.01) for world in (frustums, near) if len(world)]
+        low, high = np.min(boxes, axis=0)[:2], np.max(boxes, axis=0)[2:]
+        offset = (low + high) / 2 - (width / 2, height / 2)
         axes = eye.cam_from_world[:3, :3]
         center = center + (axes[0] * offset[0] + axes[1] * offset[1]) * distance / focal
-        fill = float(np.max((high_px - low_px) / (0.88 * width, 0.86 * height)))
-        distance *= np.clip(fill, 0.5, 2.0)
+        distance *= np.clip(float(np.max((high - low) / (0.88 * width, 0.86 * height))), 0.5, 2.0)
     return Camera(K, width, height, look_at(center - direction * distance, center))
+
+
+def _box(eye: Camera, world: Floats, strays: float) -> Floats:
+    """[4] left, top, right, bottom pixels of `world`, without the outermost share `strays` on each side."""
+    pixels, depth = project(eye, world)
+    return np.quantile(pixels[depth > 0], [strays, 1 - strays], axis=0).ravel()
 
 
 def _draw_points(canvas: NDArray[np.uint8], eye: Camera, points: Floats, colors: NDArray[np.uint8]) -> None:
@@ -108,7 +110,7 @@ def _draw_points(canvas: NDArray[np.uint8], eye: Camera, points: Floats, colors:
     order = np.argsort(-depth)
     order = order[depth[order] > 0]
     # Few points are drawn large, many small.
-    radius = int(np.clip(round(_SUPERSAMPLED * 2.2 * (4000 / max(len(points), 1)) ** 0.25), 2, 6))
+    radius = int(np.clip(round(_SUPERSAMPLED * 1.8 * (4000 / max(len(points), 1)) ** 0.25), 2, 5))
     lifted = np.minimum(255, 40 + colors.astype(np.int32) * 0.92).astype(np.uint8)
     for row in order:
         cv2.circle(canvas, _rounded(pixels[row]), radius, tuple(int(c) for c in lifted[row]), -1, cv2.LINE_AA)
