@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -96,6 +97,27 @@ def test_unusable_splats_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureF
     assert np.array_equal(read.means, splats.means[[0, 2, 4]])
     assert np.isfinite(read.opacity_logits).all() and read.opacity_logits[2] > 20
     assert "left out 2 of 5" in caplog.text
+
+
+def exported_by_gsplat(path: Path, splats: Splats, kind: str) -> None:
+    """Written by another project's exporter."""
+    exporter = pytest.importorskip("gsplat.exporter")
+    tensors = [torch.from_numpy(a) for a in (splats.means, splats.log_scales, splats.quats, splats.opacity_logits)]
+    sh = torch.from_numpy(splats.sh)
+    exporter.export_splats(*tensors, sh[:, :1], sh[:, 1:], format=kind, save_to=str(path))
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3])
+def test_gsplats_export_is_read(tmp_path: Path, degree: int) -> None:
+    splats = random_splats(50, degree, degree)
+    exported_by_gsplat(tmp_path / "a.ply", splats, "ply")
+    assert same(read_splats(tmp_path / "a.ply"), splats)
+
+
+def test_a_compressed_ply_says_that_it_is_one(tmp_path: Path) -> None:
+    exported_by_gsplat(tmp_path / "a.ply", random_splats(300, 3), "ply_compressed")
+    with pytest.raises(FormatError, match="compressed splat PLY; export it uncompressed"):
+        read_splats(tmp_path / "a.ply")
 
 
 GOOD = "ply\nformat ascii 1.0\nelement vertex 1\n"
