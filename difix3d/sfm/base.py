@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from difix3d.errors import ReconstructionError
 from difix3d.events import Progress, Warned
+from difix3d.types import Reconstruction
 
 STAGE = "reconstruct"
 """Whose events these are: there is one stage that finds cameras."""
@@ -65,6 +66,17 @@ class SfmSettings:
 
 
 @dataclass(frozen=True)
+class Snapshot:
+    """The cameras and points found so far, in whatever world they grow in: something to look at."""
+
+    reconstruction: Reconstruction
+
+
+Said = Progress | Warned | Snapshot
+"""What a backend says while it works."""
+
+
+@dataclass(frozen=True)
 class SfmResult:
     """images_dir: undistorted photos; sparse_dir: their COLMAP model with PINHOLE cameras, in the backend's own
     world; left_out: names of the photos without a camera; figures: what was measured, JSON-ready."""
@@ -79,9 +91,7 @@ class SfmResult:
 class SfmBackend(Protocol):
     name: str
 
-    def reconstruct(
-        self, photos: PhotoSet, workspace: Path, settings: SfmSettings
-    ) -> Generator[Progress | Warned, None, SfmResult]:
+    def reconstruct(self, photos: PhotoSet, workspace: Path, settings: SfmSettings) -> Generator[Said, None, SfmResult]:
         """Find the cameras; everything written goes into the empty folder `workspace`.
 
         Same photos and seed, same cameras, up to the order in which threads finish. Raises ReconstructionError

@@ -17,9 +17,9 @@ from typing import Any
 import cv2  # noqa: F401  before pycolmap: opencv 5 loaded after it aborts at the first picture read
 import numpy as np
 
-from difix3d.events import Progress, Warned
+from difix3d.events import Warned
 from difix3d.sfm import features, mapping
-from difix3d.sfm.base import STAGE, PhotoSet, SfmResult, SfmSettings, require_enough_photos
+from difix3d.sfm.base import STAGE, PhotoSet, Said, SfmResult, SfmSettings, require_enough_photos
 from difix3d.sfm.checks import require_features, require_parallax, require_scene
 from difix3d.sfm.mapping import Model
 from difix3d.sfm.pairs import EXHAUSTIVE_UNORDERED, choose_pairs, exhaustive_pairs
@@ -30,7 +30,7 @@ GOOD_SHARE = 0.8
 DRIFT = 1.25
 """A focal length this far from EXIF's is not believed without a look at what holding EXIF's gives."""
 
-Events = Generator[Progress | Warned, None, Any]
+Events = Generator[Said, None, Any]
 
 
 class ColmapBackend:

@@ -18,10 +18,10 @@ import pycolmap
 from numpy.typing import NDArray
 
 from difix3d.errors import FormatError, ReconstructionError
-from difix3d.events import Progress, Warned
+from difix3d.events import Progress
 from difix3d.sfm import features
 from difix3d.sfm.background import in_background
-from difix3d.sfm.base import STAGE, Photo, PhotoSet, SfmResult, SfmSettings, needed_photos, require_enough_photos
+from difix3d.sfm.base import STAGE, Photo, PhotoSet, Said, SfmResult, SfmSettings, needed_photos, require_enough_photos
 from difix3d.sfm.checks import SEEN_PER_PHOTO, require_features, seen_per_photo
 from difix3d.sfm.pairs import choose_pairs
 from difix3d.sfm.pose_files import PosedFrame, find_poses, read_transforms
@@ -46,9 +46,7 @@ class KnownPosesBackend:
 
     name = "known_poses"
 
-    def reconstruct(
-        self, photos: PhotoSet, workspace: Path, settings: SfmSettings
-    ) -> Generator[Progress | Warned, None, SfmResult]:
+    def reconstruct(self, photos: PhotoSet, workspace: Path, settings: SfmSettings) -> Generator[Said, None, SfmResult]:
         """See SfmBackend. figures: registered, photos, points, reprojection_px, focal_px, matcher, mapper
         ("known_poses"), points_from ("model" or "matches"), seconds_extract, seconds_match, seconds_map."""
         require_enough_photos(photos)
@@ -265,7 +263,7 @@ def _triangulate(
     sparse_dir: Path,
     settings: SfmSettings,
     seconds: dict[str, float],
-) -> Generator[Progress | Warned, None, pycolmap.Reconstruction]:
+) -> Generator[Said, None, pycolmap.Reconstruction]:
     """Points where matches of the straight photos meet, the cameras held; written into sparse_dir too."""
     database = workspace / "database.db"
     pycolmap.Database.open(database).close()

@@ -12,11 +12,13 @@ import pycolmap
 
 from difix3d.events import Progress
 from difix3d.sfm.background import Countdown, in_background
-from difix3d.sfm.base import STAGE, PhotoSet, SfmSettings
+from difix3d.sfm.base import STAGE, PhotoSet, SfmSettings, Snapshot
+from difix3d.sfm.snapshot import Snapshots
 
 MIN_SEEN = 12
 """Points that a registered photo sees, at least. The poorest photo that was placed right saw 14; those that the global
 mapper placed on 1 and 3 points lay far from where they were taken."""
+_SNAPSHOTS = 8
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Model:
 
 def map_cameras(
     database: Path, photos: PhotoSet, out: Path, mapper: str, settings: SfmSettings, hold_focal: bool = False
-) -> Generator[Progress, None, Model | None]:
+) -> Generator[Progress | Snapshot, None, Model | None]:
     """The largest model that `mapper` ("incremental" or "global") finds, or None. `out`: a scratch folder.
 
     hold_focal: keep the focal lengths of the database (EXIF's) instead of refining them.
@@ -49,6 +51,7 @@ def map_cameras(
     total = len(photos.photos)
     placed = [0]
     token = pycolmap.CancellationToken()
+    snapshots = Snapshots(out / "snapshots")
     pace = Countdown(total)
 
     def incremental() -> dict[int, pycolmap.Reconstruction]:
@@ -58,6 +61,8 @@ def map_cameras(
         options.min_model_size = 3
         options.max_num_models = 10
         options.init_num_trials = 100
+        options.snapshot_path = snapshots.folder
+        options.snapshot_frames_freq = max(3, total // _SNAPSHOTS)
         options.ba_refine_focal_length = not hold_focal
         options.mapper.abs_pose_refine_focal_length = not hold_focal
 
@@ -94,6 +99,8 @@ def map_cameras(
             models = end.value
             break
         yield Progress(STAGE, "Placing cameras", count, total, "cameras", pace.left(count))
+        if (seen := snapshots.newest()) is not None:
+            yield Snapshot(seen)
     for model in models.values():
         drop_starved(model)
     ranked = sorted(models.values(), key=lambda model: (-model.num_reg_images(), -model.num_points3D()))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tempfile
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,13 @@ from difix3d.errors import SceneError
 from difix3d.events import Artifact, Event, Progress, Warned
 from difix3d.formats.colmap import read_reconstruction
 from difix3d.formats.image import write_rgb
-from difix3d.geometry import normalising_similarity, triangulation_angles_deg
+from difix3d.geometry import normalising_similarity, transform_reconstruction, triangulation_angles_deg
 from difix3d.scene import Scene
 from difix3d.sfm import load_backend
-from difix3d.sfm.base import Photo, PhotoSet, SfmSettings
+from difix3d.sfm.base import Photo, PhotoSet, Said, SfmResult, SfmSettings, Snapshot
 from difix3d.sfm.pose_files import files_of
 from difix3d.stages.base import option, stage
+from difix3d.types import Reconstruction
 
 PREVIEW_PATH = "previews/sparse.jpg"
 _NAMES_TOLD = 12
@@ -51,7 +52,7 @@ def reconstruct(scene: Scene, config: ReconstructConfig) -> Generator[Event, Non
     backend = load_backend("known_poses" if config.known_poses else "colmap")
     settings = SfmSettings(config.matching, config.mapper, config.known_poses, config.seed, config.threads)
     with _workspace(scene) as workspace:
-        result = yield from backend.reconstruct(photos, workspace / "sfm", settings)
+        result = yield from _shown(scene, backend.reconstruct(photos, workspace / "sfm", settings))
         left_out = [photos.source_of(name) for name in result.left_out]
         if left_out:
             yield Warned("reconstruct", _told(left_out, len(photos.photos)))
@@ -65,11 +66,7 @@ def reconstruct(scene: Scene, config: ReconstructConfig) -> Generator[Event, Non
         reconstruction = read_reconstruction(workspace / "sparse" / "0")
         angles = triangulation_angles_deg(reconstruction)
 
-        from difix3d.sfm.picture import draw
-
-        write_rgb(scene.root / PREVIEW_PATH, draw(reconstruction))
-        caption = f"{len(reconstruction.views)} cameras, {len(reconstruction.points):,} points"
-        yield Artifact("reconstruct", "sparse", PREVIEW_PATH, caption)
+        yield _preview(scene, reconstruction)
         _save(scene, result.images_dir, workspace / "sparse", world_from_colmap)
     median = round(float(np.median(angles)), 2) if len(angles) else 0.0
     return {**result.figures, "median_triangulation_deg": median, "left_out": left_out}
@@ -93,7 +90,7 @@ def _photos(scene: Scene) -> PhotoSet:
     return PhotoSet(scene.capture_dir, photos, bool(info["ordered"]))
 
 
-@contextmanager
+@contextlib.contextmanager
 def _workspace(scene: Scene) -> Iterator[Path]:
     """A folder inside the scene (so that renames out of it are atomic), gone afterwards; a killed one is swept."""
     folder = Path(tempfile.mkdtemp(prefix=".reconstruct.", suffix=".partial", dir=scene.root))
@@ -102,6 +99,30 @@ def _workspace(scene: Scene) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _shown(scene: Scene, work: Generator[Said, None, SfmResult]) -> Generator[Event, None, SfmResult]:
+    """The backend's events; what it has found so far becomes a picture."""
+    with contextlib.closing(work):
+        while True:
+            try:
+                said = next(work)
+            except StopIteration as end:
+                return end.value
+            if not isinstance(said, Snapshot):
+                yield said
+            elif len(said.reconstruction.views) > 1:
+                similarity = normalising_similarity(said.reconstruction)
+                yield _preview(scene, transform_reconstruction(said.reconstruction, similarity))
+
+
+def _preview(scene: Scene, reconstruction: Reconstruction) -> Artifact:
+    """previews/sparse.jpg: cameras and points of a normalised reconstruction."""
+    from difix3d.sfm.picture import draw
+
+    write_rgb(scene.root / PREVIEW_PATH, draw(reconstruction))
+    caption = f"{len(reconstruction.views)} cameras, {len(reconstruction.points):,} points"
+    return Artifact("reconstruct", "sparse", PREVIEW_PATH, caption)
 
 
 def _save(scene: Scene, images_dir: Path, sparse_dir: Path, world_from_colmap: np.ndarray) -> None:
