@@ -169,7 +169,7 @@ def _read_ascii_rows(name: str, stream: BinaryIO, element: _Element, width: int)
 def _splats_from(name: str, columns: dict[str, NDArray]) -> Splats:
     if "packed_position" in columns:
         raise FormatError(
-            f"{name}: this is a compressed splat PLY; export it uncompressed (as plain PLY) and try again."
+            f"{name}: a compressed splat PLY; export it uncompressed (plain PLY) and try again."
         )
     rest_count = sum(column.startswith("f_rest_") for column in columns)
     if rest_count not in _REST_COUNTS:
