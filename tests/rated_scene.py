@@ -7,9 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from difix3d.formats.camera_path import write_trajectory
 
 from difix3d.atomic import write_json
+from difix3d.formats.camera_path import write_camera_path
 from difix3d.formats.colmap import write_reconstruction
 from difix3d.formats.image import write_rgb
 from difix3d.geometry import look_at
@@ -48,7 +48,7 @@ def make_scene(scenes: Path, name: str, *, seed: int = 0, fixer: str = "reprojec
     write_reconstruction(scene.sparse_dir, Reconstruction(views, points, np.full((10, 3), 128, np.uint8)))
     write_json(scene.split_path, {"train": [n for n in names if n not in HELDOUT], "heldout": list(HELDOUT)})
     cameras = tuple(camera_at(20.0 * names.index(photo), RENDER_SIZE) for photo in HELDOUT)
-    write_trajectory(scene.trajectory_path("heldout"), Trajectory("heldout", cameras, view_names=HELDOUT))
+    write_camera_path(scene.trajectory_path("heldout"), Trajectory("heldout", cameras, view_names=HELDOUT))
     for trajectory, frames in (("heldout", len(HELDOUT)), ("orbit", ORBIT_FRAMES)):
         listed = []
         for index in range(frames):

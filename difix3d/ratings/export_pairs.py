@@ -101,11 +101,11 @@ def heldout_rows(scene: Scene, pictures: ExportedPictures, warn: Warn) -> Iterat
 
     The reference is the first that a fix of this frame used, else the nearest training photo.
     """
-    from difix3d.formats.camera_path import read_trajectory
+    from difix3d.formats.camera_path import read_camera_path
 
     if not scene.trajectory_path(HELDOUT).is_file():
         return
-    trajectory = read_trajectory(scene.trajectory_path(HELDOUT))
+    trajectory = read_camera_path(scene.trajectory_path(HELDOUT))
     split = scene.split()
     used = _references_of_fixes(scene)
     train_views = _training_views(scene, split["train"])
