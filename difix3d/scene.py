@@ -8,6 +8,7 @@ splats.ply, split.json     the fit, and which photos it saw ({"train": [...], "h
 trajectories/NAME.json     nerfstudio camera_path
 renders/NAME/              00000.png, 00000_alpha.png, 00000_depth.npy
 fixed/NAME/FIXER/          00000.png, candidates.json
+videos/                    NAME.webm, and NAME-FIXER.webm: the render on the left, its fix on the right
 previews/                  live pictures of a running stage
 stages/STAGE[-KEY].json    manifest, written last: the stage is complete
 events.jsonl               every event of every run
@@ -144,6 +145,10 @@ class Scene:
     def fixed_dir(self, trajectory: str, fixer: str) -> Path:
         """`fixer` is a folder-safe label: see `folder_name`."""
         return self.root / "fixed" / safe_name(trajectory) / safe_name(fixer)
+
+    def video_path(self, name: str) -> Path:
+        """`name`: a trajectory, or TRAJECTORY-FIXER: render and fix side by side. WebM (formats.video)."""
+        return self.root / "videos" / f"{safe_name(name)}.webm"
 
     def relative(self, path: Path) -> str:
         """`path` as it is named inside the scene, with forward slashes."""
