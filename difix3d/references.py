@@ -1,0 +1,101 @@
+"""Which capture photos help at a novel camera: those that saw the same things, from about the same side.
+
+Nearness of the cameras alone misleads: two that stand side by side may look at different things, and a photo from
+behind a wall shows the wall. The sparse points know what each photo saw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from difix3d.geometry import looked_at_point, pose_distance, project
+from difix3d.types import Camera, Reconstruction, require_shape
+
+_PARALLAX_DEG = 20.0
+"""A point seen from this far aside still counts 0.6: surfaces look much the same, occlusions begin to differ."""
+_OCCLUSION_TOLERANCE = 0.1
+"""Points up to this share behind the rendered depth count as seen: rendered depth is soft."""
+
+
+@dataclass(frozen=True)
+class RankedReference:
+    """One photo, as seen from a novel camera.
+
+    score: share of the novel picture's visible points that this photo saw too, in [0, 1]; points that it saw from
+    another side, or coarser, count less. shared: how many points that is, each counted as 1. distance: world units
+    between the camera centres; angle_deg: between the orientations.
+    """
+
+    name: str
+    score: float
+    shared: int
+    distance: float
+    angle_deg: float
+
+
+def rank_references(
+    camera: Camera,
+    reconstruction: Reconstruction,
+    names: Iterable[str] | None = None,
+    *,
+    depth: NDArray[np.float32] | None = None,
+) -> list[RankedReference]:
+    """The photos `names` (None: all), the most helpful at `camera` first.
+
+    Ranked by score, then by pose (the only criterion where views have no points), then by name. depth: [H, W] as
+    rendered at `camera`, 0 where nothing was hit: points behind it are not visible. KeyError for an unknown name.
+    """
+    views = reconstruction.views if names is None else [reconstruction.view(name) for name in dict.fromkeys(names)]
+    if not views:
+        return []
+    visible = _visible(camera, reconstruction.points, depth)
+    seen_by_any = np.zeros(len(visible), dtype=bool)
+    for view in views:
+        seen_by_any[view.point_indices] = True
+    total = max(1, int((visible & seen_by_any).sum()))
+    scale = max(float(np.linalg.norm(looked_at_point(reconstruction) - camera.position)), 1e-12)
+
+    ranked = []
+    for view in views:
+        shared = view.point_indices[visible[view.point_indices]]
+        weights = _agreement(camera, view.camera, reconstruction.points[shared])
+        distance, angle = pose_distance(camera, view.camera)
+        # Rounded, so that the order does not hang on the last bit of a sum.
+        score = round(float(weights.sum()) / total, 9)
+        ranked.append(RankedReference(view.name, score, len(shared), distance, angle))
+    return sorted(ranked, key=lambda one: (-one.score, round(_apart(one, scale), 9), one.name))
+
+
+def _apart(one: RankedReference, scale: float) -> float:
+    """Pose distance as one number: a radian of turning is as far as the viewing distance."""
+    return float(np.hypot(one.distance / scale, np.radians(one.angle_deg)))
+
+
+def _visible(camera: Camera, points: NDArray[np.float64], depth: NDArray[np.float32] | None) -> NDArray[np.bool_]:
+    """[P] whether each point is in front of the camera, in its picture, and not behind the rendered surface."""
+    pixels, z = project(camera, points)
+    inside = (z > 0) & (pixels >= 0).all(axis=1) & (pixels < (camera.width, camera.height)).all(axis=1)
+    if depth is None:
+        return inside
+    require_shape("depth", depth, (camera.height, camera.width))
+    column, row = pixels[inside].astype(np.int64).T
+    surface = np.asarray(depth, dtype=np.float64)[row, column]
+    inside[inside] = (surface <= 0) | (z[inside] <= surface * (1 + _OCCLUSION_TOLERANCE))
+    return inside
+
+
+def _agreement(camera: Camera, other: Camera, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[M] in [0, 1]: how much alike two cameras see each point; less for parallax and for a coarser photo."""
+    rays, other_rays = points - camera.position, points - other.position
+    lengths, other_lengths = np.linalg.norm(rays, axis=1), np.linalg.norm(other_rays, axis=1)
+    cosine = np.sum(rays * other_rays, axis=1) / np.maximum(lengths * other_lengths, 1e-300)
+    parallax = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+    # Pixels per world unit at the point, as shares of the picture, so that the same lens at another size is the same.
+    detail = (other.K[0, 0] / other.width / np.maximum(other_lengths, 1e-300)) * (
+        lengths * camera.width / camera.K[0, 0]
+    )
+    return np.exp(-0.5 * (parallax / _PARALLAX_DEG) ** 2) * np.minimum(1.0, detail)
