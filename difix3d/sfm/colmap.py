@@ -4,7 +4,7 @@ What is tried, until four in five photos have a camera:
 1. pairs as `pairs.choose_pairs` has them, incremental mapping;
 2. global mapping of the same matches (a few seconds; joins what the incremental mapper leaves in pieces);
 3. for ordered photos, all pairs (they may not have been in order);
-4. finer features, unless the photos simply show two subjects.
+4. finer features, unless the photos show two subjects, or nothing in common at all.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from difix3d.sfm.undistort import undistort
 
 GOOD_SHARE = 0.8
 """Below this share of registered photos, something dearer is tried."""
+MIN_INLIERS = 15
+"""Matches that fit one geometry, at least, for COLMAP to believe a pair."""
 DRIFT = 1.25
 """A focal length this far from EXIF's is not believed without a look at what holding EXIF's gives."""
 
@@ -50,7 +52,7 @@ class ColmapBackend:
         if not run.good(best) and run.matcher == "sequential" and len(photos.photos) <= EXHAUSTIVE_UNORDERED:
             yield from run.match(exhaustive=True)
             best = run.better(best, (yield from run.map_best()))
-        if not run.good(best) and not run.two_subjects(best):
+        if not run.good(best) and run.any_overlap() and not run.two_subjects(best):
             yield Warned(STAGE, _piecemeal(best, photos))
             finer = _Run(photos, workspace / "fine", settings, run.seconds)
             yield from finer.find_features(features.FINE)
@@ -146,6 +148,10 @@ class _Run:
         if first is None or second is None:
             return first or second
         return second if second.registered > first.registered else first
+
+    def any_overlap(self) -> bool:
+        """Whether at least one pair of photos shows the same thing: else finer features find nothing either."""
+        return any(inliers >= MIN_INLIERS for inliers in features.verified_pairs(self.database).values())
 
     def two_subjects(self, model: Model | None) -> bool:
         """Whether the photos left out hang together among themselves but not with the model: no finer feature
