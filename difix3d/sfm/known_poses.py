@@ -195,7 +195,8 @@ def _take_points(model: pycolmap.Reconstruction, source: pycolmap.Reconstruction
     for row, keypoints in observed.items():
         points2D = pycolmap.Point2DList([pycolmap.Point2D(np.array(xy)) for xy in keypoints])
         model.image(row).points2D = points2D
-    for point in source.points3D.values():
+    for point_id in sorted(source.points3D):  # COLMAP keeps them in no order
+        point = source.point3D(point_id)
         elements = [
             pycolmap.TrackElement(rows[element.image_id], element.point2D_idx)
             for element in point.track.elements
