@@ -38,9 +38,9 @@ class Preset(NamedTuple):
 
 
 PRESETS = {
-    "quick": Preset(30, 25_000, 480),
-    "balanced": Preset(120, 60_000, 640),
-    "best": Preset(900, 150_000, 960),  # ends sooner: when the held-out photos stop improving
+    "quick": Preset(30, 50_000, 480),
+    "balanced": Preset(120, 120_000, 640),
+    "best": Preset(900, 250_000, 960),  # ends sooner: when the held-out photos stop improving
 }
 
 
