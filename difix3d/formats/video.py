@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from difix3d.atomic import replacing_file
 from difix3d.errors import FormatError, MissingBackendError, ShapeError
+from difix3d.formats.webm_colour import mark_bt601
 
 SUFFIX = ".webm"
-MAX_SIDE_PX = 16_383
-"""VP8 has 14 bits for a side (RFC 6386, 9.1)."""
+MIN_SIDE_PX, MAX_SIDE_PX = 4, 16_383
+"""VP8 has 14 bits for a side (RFC 6386, 9.1); OpenCV opens no encoder for 2 pixels."""
 
 
 @contextlib.contextmanager
@@ -35,8 +36,8 @@ def open_video(path: Path | str, size: tuple[int, int], fps: float) -> Iterator[
         raise FormatError(f"{path.name}: videos are written as {SUFFIX}, got {path.suffix or 'no suffix'}")
     if not (np.isfinite(fps) and 0 < fps <= 480):
         raise FormatError(f"{path.name}: expected a frame rate above 0 and up to 480, got {fps}")
-    if not (1 <= width <= MAX_SIDE_PX and 1 <= height <= MAX_SIDE_PX):
-        raise FormatError(f"{path.name}: expected 1 to {MAX_SIDE_PX} pixels a side, got {width}x{height}")
+    if not (MIN_SIDE_PX <= width <= MAX_SIDE_PX and MIN_SIDE_PX <= height <= MAX_SIDE_PX):
+        raise FormatError(f"{path.name}: expected {MIN_SIDE_PX} to {MAX_SIDE_PX} pixels a side, got {width}x{height}")
     written = 0
     with replacing_file(path) as temporary:
         encoder = _encoder(temporary, (width + width % 2, height + height % 2), fps)
@@ -52,6 +53,7 @@ def open_video(path: Path | str, size: tuple[int, int], fps: float) -> Iterator[
             encoder.release()
         if not written:
             raise FormatError(f"{path.name}: a video needs at least 1 frame, got none")
+        mark_bt601(temporary)
 
 
 def write_video(path: Path | str, frames: Iterable[NDArray[np.uint8]], fps: float) -> None:
