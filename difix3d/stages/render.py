@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ HELDOUT = "heldout"
 HELDOUT_FPS = 2.0
 """Photos kept out are far apart: as a slide show each can be looked at."""
 MAX_LONG_SIDE_PX = 960
-"""Of renders, unless asked for more: what a fixer works at, and 20 to 40 ms a frame on two cores."""
+"""Of renders, unless asked for more: what fixers work at. 40 ms to draw, 40 to write, 80 to put into the video."""
 _PREVIEW_SECONDS = 2.0
 _PREVIEW_LONG_SIDE_PX = 640
 _HARDLY_ANYTHING = 0.3
@@ -93,14 +94,18 @@ def render(scene: Scene, config: RenderConfig) -> Generator[Event, None, dict[st
     with (
         replacing_folder(scene.renders_dir(name)) as folder,
         open_video(scene.video_path(name), size, trajectory.fps) as write,
+        ThreadPoolExecutor(1) as coding,  # the video takes longer than drawing does
     ):
+        coded: Future[None] | None = None
         for index, camera in enumerate(trajectory.cameras):
             began = time.monotonic()
             rgb, alpha, depth = render_view(splats, camera, renderer=config.renderer)
             drawing_s += time.monotonic() - began
             frame = Frame(name, index, camera, to_uint8(rgb), alpha, depth)
             write_frame(folder, frame)
-            write(frame.rgb)
+            if coded is not None:
+                coded.result()
+            coded = coding.submit(write, frame.rgb)
             alphas.append(float(alpha.mean()))
             now = time.monotonic()
             left = (now - started) / (index + 1) * (count - index - 1)
@@ -108,6 +113,8 @@ def render(scene: Scene, config: RenderConfig) -> Generator[Event, None, dict[st
             if index == 0 or now - shown > _PREVIEW_SECONDS:
                 shown = now
                 yield _preview(scene, frame, count)
+        if coded is not None:
+            coded.result()
         # The old manifest goes first: it vouches for the frames that are about to be replaced.
         scene.manifest_path("render", name).unlink(missing_ok=True)
         write_camera_path(scene.trajectory_path(name), trajectory)

@@ -23,7 +23,7 @@ def interpolate(rig: Rig, frames: int, shift: float = 0.0) -> Floats:
     most = 0.25 * lens.width / lens.K[0, 0]
     sideways = rotations[:, 0] * float(np.clip(shift, -most, most)) * rig.distance
     # Of the two sides, the one with more room.
-    room = [np.percentile(rig.clearance(positions + sign * sideways), 10) for sign in (1, -1)]
+    room = [rig.clearance(positions + sign * sideways).min() for sign in (1, -1)]
     sign = 1 if room[0] >= room[1] else -1
     return _posed(rig.clear(lambda share: positions + sign * share * sideways), rotations)
 

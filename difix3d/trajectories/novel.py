@@ -102,11 +102,11 @@ def spiral(rig: Rig, frames: int) -> Floats:
     # Wide enough to see parallax, and never so deep that the path comes near to the subject.
     radii = np.clip(spread, distance * np.array([0.06, 0.04, 0.02]), distance * np.array([0.35, 0.2, 0.1]))
 
-    def curve(turns: Floats) -> Floats:
-        return np.stack([np.cos(2 * turns), -np.sin(2 * turns), -np.sin(turns)], axis=1) * radii @ axes
+    turns = _turns(frames)
+    curve = np.stack([np.cos(2 * turns), -np.sin(2 * turns), -np.sin(turns)], axis=1) * radii @ axes
 
     def path(share: float) -> Floats:
-        positions = mean + share * _evenly(curve, frames)
+        positions = mean + share * curve
         positions[:, 2] = np.maximum(positions[:, 2], min(rig.ground, float(mean[2])))
         return positions
 
