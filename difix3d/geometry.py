@@ -178,7 +178,9 @@ def geometric_median(points: ArrayLike) -> Floats:
     center = points.mean(axis=0)
     for _ in range(100):
         distances = np.linalg.norm(points - center, axis=1)
-        weights = 1 / np.maximum(distances, 1e-9 * distances.mean() + np.finfo(float).tiny)
+        if not distances.mean() > 0:  # all in one place: 1 / 0 would make it nowhere
+            break
+        weights = distances.mean() / np.maximum(distances, 1e-9 * distances.mean())
         center = weights @ points / weights.sum()
     return center
 

@@ -192,3 +192,9 @@ def test_wrong_shapes_are_named() -> None:
         geometry.rotation_to_quat(np.zeros((2, 3)))
     with pytest.raises(ShapeError, match="depth"):
         geometry.unproject(Camera(np.eye(3), 4, 3, np.eye(4)), np.zeros((4, 3)))
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_points_in_one_place_have_it_as_their_median(count: int) -> None:
+    median = geometry.geometric_median(np.repeat([[1.0, 2.0, 3.0]], count, axis=0))
+    np.testing.assert_allclose(median, (1, 2, 3), atol=1e-12)
