@@ -93,7 +93,7 @@ every_name = pytest.mark.parametrize("name", NAMES)
 
 @everywhere
 @every_name
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 1000), frames=st.integers(1, 90))
 def test_count_rotations_and_lens(name: str, capture: str, seed: int, frames: int) -> None:
     reconstruction = CAPTURES[capture](seed)
@@ -113,7 +113,7 @@ def test_count_rotations_and_lens(name: str, capture: str, seed: int, frames: in
 
 @everywhere
 @every_name
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 1000))
 def test_paths_are_smooth(name: str, capture: str, seed: int) -> None:
     cameras = make_trajectory(name, CAPTURES[capture](seed), frames=48).cameras
@@ -128,7 +128,7 @@ def test_paths_are_smooth(name: str, capture: str, seed: int) -> None:
 
 @everywhere
 @pytest.mark.parametrize("name", LOOKING)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 1000))
 def test_the_subject_is_in_the_middle_and_upright(name: str, capture: str, seed: int) -> None:
     reconstruction = CAPTURES[capture](seed)
@@ -144,7 +144,7 @@ def test_the_subject_is_in_the_middle_and_upright(name: str, capture: str, seed:
 
 @everywhere
 @every_name
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 1000))
 def test_nothing_flies_into_the_subject_or_under_the_ground(name: str, capture: str, seed: int) -> None:
     reconstruction = CAPTURES[capture](seed)
@@ -197,9 +197,10 @@ def test_extrapolation_leaves_the_captured_range_as_far_as_asked(capture: str) -
     inside_high, inside_wide = elevations_and_azimuths(
         positions_of(make_trajectory("extrapolate", reconstruction, factor=1))
     )
-    assert 3 < high - inside_high < 26
+    least = {"relief": 9.9, "street": 2.9, "statue": 5}[capture]  # a ring is left less far where the ground is near
+    assert least < high - inside_high < 26
     if capture != "statue":
-        assert 3 < wide - inside_wide < 26
+        assert least < wide - inside_wide < 26
 
 
 def test_interpolation_follows_capture_order_and_makes_a_tour_of_a_shuffled_one() -> None:
@@ -247,6 +248,7 @@ def test_photos_taken_from_one_spot(name: str) -> None:
     points = np.random.default_rng(0).normal(0, 0.2, (100, 3))
     cameras = make_trajectory(name, reconstruct(positions, np.zeros((5, 3)), points), frames=9).cameras
     assert all(np.isfinite(camera.cam_from_world).all() for camera in cameras)
+    assert all(camera.forward[1] > 0.9 for camera in cameras)
 
 
 def test_the_lens_is_that_of_the_median_view_of_the_commonest_size() -> None:

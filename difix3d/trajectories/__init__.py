@@ -43,8 +43,8 @@ def make_trajectory(
     interpolate: through the captured cameras in the order of their names, or, where that order jumps about, along a
         short tour of them.
     extrapolate: around the outside of the captured viewing directions, `factor` times as far from their middle
-        (10 to 25 degrees past them): beyond the ends, raised and lowered, still looking at the subject. This is where
-        a fit that looked well shows its faults.
+        (10 to 25 degrees past them, from 3 where the photos were all taken from about one spot): beyond the ends,
+        raised and lowered, still looking at the subject. This is where a fit that looked well shows its faults.
 
     ConfigError for an unknown name or an impossible number; ReconstructionError where there are no views.
     """

@@ -22,6 +22,9 @@ _LARGEST_HALF_DEG = 75.0
 _LEAST_REACH_DEG, _LARGEST_REACH_DEG = 10.0, 25.0
 """How far `extrapolate` goes past the capture: parallax of 10 degrees shows what the photos did not see, and past 25
 there is little left that they did."""
+_LEAST_REACH_SPREADS, _SHORTEST_REACH_DEG = 5.0, 3.0
+"""A fit to photos from a few steps' walk falls apart at 10 degrees: there the least reach is 5 times the capture's
+own wider half-range, and 3 degrees."""
 _HIGHEST_DEG = 80.0
 """Nearer to the zenith than this the picture would turn on the spot."""
 _NEAR_DEG = 30.0
@@ -51,10 +54,12 @@ def orbit(rig: Rig, frames: int) -> Floats:
 def extrapolate(rig: Rig, frames: int, factor: float) -> Floats:
     chart = _Chart(rig)
     (left, right), (low, high) = chart.range()
+    spread = np.degrees(max(right - left, high - low) / 2)
+    least = np.radians(np.clip(_LEAST_REACH_SPREADS * spread, _SHORTEST_REACH_DEG, _LEAST_REACH_DEG))
 
     def reach(half: float, share: float) -> float:
-        least, largest = np.radians((_LEAST_REACH_DEG, _LARGEST_REACH_DEG))
-        return share * float(np.clip((factor - 1) * half, least, largest)) if factor > 1 else 0.0
+        wanted = float(np.clip((factor - 1) * half, least, np.radians(_LARGEST_REACH_DEG)))
+        return share * wanted if factor > 1 else 0.0
 
     def bounds(share: float) -> tuple[float, float]:
         past = reach((high - low) / 2, share)
