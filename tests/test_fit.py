@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_scene import make_synthetic_scene, write_synthetic_scene
 
-from difix3d.errors import ConfigError, FormatError
+from difix3d.errors import ConfigError, FormatError, SceneError
 from difix3d.events import Artifact, Done, Progress, Warned
 from difix3d.formats.colmap import read_reconstruction
 from difix3d.formats.image import read_rgb, to_uint8
@@ -120,6 +120,9 @@ def test_a_missing_photo_or_model_is_said(scene: Scene) -> None:
     with pytest.raises(FormatError, match="00003"):
         list(fit(scene, CONFIG))
     shutil.rmtree(scene.sparse_dir)
+    with pytest.raises(SceneError, match=r"Run: difix3d reconstruct --scene .*or put a COLMAP model into sparse/0"):
+        list(fit(scene, CONFIG))
+    scene.sparse_dir.mkdir()
     with pytest.raises(FormatError, match="COLMAP"):
         list(fit(scene, CONFIG))
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from difix3d.atomic import write_json
-from difix3d.errors import ConfigError, MissingBackendError
+from difix3d.errors import ConfigError, MissingBackendError, SceneError
 from difix3d.events import Artifact, Event, Progress, Warned
 from difix3d.formats.colmap import read_reconstruction
 from difix3d.formats.image import read_rgb, to_uint8, write_rgb
@@ -78,6 +78,11 @@ def fit(scene: Scene, config: FitConfig) -> Generator[Event, None, dict[str, Any
     Figures: splats, steps, seconds (of fitting), psnr and ssim over all held-out photos (None without any), and
     curve: [seconds, psnr] pairs over a few of them as the fit went.
     """
+    if not scene.sparse_dir.is_dir():
+        raise SceneError(
+            f"{scene.root} holds no cameras yet. Run: difix3d reconstruct --scene {scene.root}, or put a COLMAP model "
+            "into sparse/0 and its undistorted photos into images, then try again."
+        )
     reconstruction = read_reconstruction(scene.sparse_dir, scene.images_dir)
     train, heldout = _split(reconstruction, config)
     yield Progress("fit", f"Loading {len(train)} photos to fit and {len(heldout)} to score", 0, 0)
