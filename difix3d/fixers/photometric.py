@@ -1,0 +1,116 @@
+"""Make a warped photo fit a render: its exposure, its last pixels of shift, and how far the two agree.
+
+Pictures are [H, W, 3] float32 in [0, 1]; weights [H, W] float32 in [0, 1]. The render is the judge of place and
+colour throughout: it is blurred and broken in parts, but it is what all photos agreed on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+_MIN_PIXELS = 200
+_GAIN_LIMITS = (0.6, 1.6)
+_EXPOSURE_BLUR_PX, _EXPOSURE_STEP = 4.0, 2  # shifts of a pixel or two must not matter; every second pixel will do
+_EXPOSURE_OUTLIER = 0.05
+_GAIN_PRIOR = 2e-3
+"""Variance that stands for "gain 1": a plain wall says nothing of contrast."""
+
+_SHARPNESS_PX = 1.5
+"""Both pictures are compared at about the render's sharpness."""
+_SAME_COLOUR = 0.1
+"""Root mean square difference over 7x7 pixels where agreement has fallen to exp(-1/2)."""
+_CORRELATED, _UNCORRELATED = 0.55, 0.05
+"""Correlation over 9x9 pixels from which patterns count as the same; up to which as different."""
+_PLAIN = 2e-4
+"""Variance of plain surfaces (1.4 % of white): they correlate with anything."""
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """colour -> gain * colour + offset, each [3]."""
+
+    gain: Floats
+    offset: Floats
+
+    def apply(self, rgb: Floats) -> Floats:
+        """[H, W, 3], clipped to [0, 1]."""
+        return np.clip(rgb * self.gain + self.offset, 0.0, 1.0)
+
+
+def gaussian(picture: Floats, sigma_px: float) -> Floats:
+    return np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma_px, borderType=cv2.BORDER_REFLECT), dtype=np.float32)
+
+
+def box(picture: Floats, radius_px: int) -> Floats:
+    """Mean over a square of side 2 radius + 1."""
+    side = 2 * radius_px + 1
+    return np.asarray(cv2.blur(picture, (side, side), borderType=cv2.BORDER_REFLECT), dtype=np.float32)
+
+
+def luma(rgb: Floats) -> Floats:
+    """[H, W], BT.601."""
+    return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), dtype=np.float32)
+
+
+def match_exposure(photo: Floats, render: Floats, weight: Floats) -> Exposure:
+    """The gain and offset per channel that bring `photo` to the colours of `render` where `weight` says they match.
+
+    Weighted least squares, reweighted against outliers (Cauchy); gain 1, offset 0 where too few pixels match.
+    """
+    step = _EXPOSURE_STEP
+    mask = weight[::step, ::step] > 0.1
+    gain, offset = np.ones(3, np.float32), np.zeros(3, np.float32)
+    if int(mask.sum()) * step * step < _MIN_PIXELS:
+        return Exposure(gain, offset)
+    ours = gaussian(photo, _EXPOSURE_BLUR_PX)[::step, ::step][mask].astype(np.float64)
+    theirs = gaussian(render, _EXPOSURE_BLUR_PX)[::step, ::step][mask].astype(np.float64)
+    prior = weight[::step, ::step][mask].astype(np.float64)
+    for channel in range(3):
+        x, y, w = ours[:, channel], theirs[:, channel], prior
+        for _ in range(3):
+            total = w.sum() + 1e-12
+            mean_x, mean_y = (w @ x) / total, (w @ y) / total
+            variance = (w @ (x - mean_x) ** 2) / total
+            covariance = (w @ ((x - mean_x) * (y - mean_y))) / total
+            slope = np.clip((covariance + _GAIN_PRIOR) / (variance + _GAIN_PRIOR), *_GAIN_LIMITS)
+            shift = mean_y - slope * mean_x
+            w = prior / (1 + np.square((slope * x + shift - y) / _EXPOSURE_OUTLIER))
+        gain[channel], offset[channel] = slope, shift
+    return Exposure(gain, offset)
+
+
+def flow_to(render: Floats, photo: Floats) -> Floats:
+    """[H, W, 2] pixels: `photo` at p + flow(p) shows what `render` shows at p.
+
+    Dense inverse search (Kroeger et al. 2016). Depth errors shift a warped photo; aligning it by what can be seen
+    is the idea of Floating Textures (Eisemann et al. 2008). Zero for pictures too small to search in.
+    """
+    height, width = render.shape[:2]
+    if min(height, width) < 16:
+        return np.zeros((height, width, 2), np.float32)
+    search: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    grey = [(luma(picture) * 255.0 + 0.5).astype(np.uint8) for picture in (render, photo)]
+    return np.asarray(search.calc(grey[0], grey[1], None), dtype=np.float32)
+
+
+def agreement(photo: Floats, render: Floats) -> Floats:
+    """[H, W] in [0, 1]: whether both show the same thing, by colour and by pattern, at the render's sharpness."""
+    a, b = gaussian(photo, _SHARPNESS_PX), gaussian(render, _SHARPNESS_PX)
+    # A box filter's running sums can end a rounding below zero.
+    error2 = np.maximum(box(np.square(a - b).mean(axis=-1), 3), 0.0)
+    same_colour = np.exp(-0.5 * error2 / _SAME_COLOUR**2)
+    x, y = luma(a), luma(b)
+    mean_x, mean_y = box(x, 4), box(y, 4)
+    variance_x = np.maximum(box(x * x, 4) - mean_x * mean_x, 0.0)
+    variance_y = np.maximum(box(y * y, 4) - mean_y * mean_y, 0.0)
+    covariance = box(x * y, 4) - mean_x * mean_y
+    correlation = (covariance + _PLAIN) / np.sqrt((variance_x + _PLAIN) * (variance_y + _PLAIN))
+    same_pattern = np.clip((correlation - _UNCORRELATED) / (_CORRELATED - _UNCORRELATED), 0.0, 1.0)
+    return (same_colour * same_pattern).astype(np.float32)

@@ -1,0 +1,172 @@
+"""Fix a render with the photos themselves: each is carried into the frame's camera by depth and blended where it fits.
+
+No weights, no learning. Image-based rendering with the splats as geometry proxy (unstructured lumigraphs, Buehler et
+al. 2001), each photo aligned to the render by optical flow before blending (Floating Textures, Eisemann et al. 2008).
+Where no photo is believed the render stays, so nothing is ever torn open.
+
+    steady depth -> look up -> exposure -> flow -> agreement with the render -> blend, feathered
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from difix3d.errors import FixerError
+from difix3d.fixers.photometric import Floats, agreement, box, flow_to, gaussian, luma, match_exposure
+from difix3d.types import Camera, Frame, Reference, require_shape
+from difix3d.warping import Lookup, bilinear, look_up, sample
+
+_STEADY_RADIUS_PX = 3
+_STEADY_EDGE = 1e-2
+"""Guided filter: brightness varying by less than this variance (10 % of white) is texture, not an edge in depth."""
+_NEAR_SHIFT_PX = 30.0
+"""Flow this long halves belief: what had to be moved so far may be something else."""
+_WORTH_A_LOOK = 50.0
+"""Believed pixels below which a photo is not looked at further."""
+_PREFERENCE = 4
+"""Power of the confidences: of two photos that both fit, the better one shows, not a mean that is softer than both."""
+_BELIEVED = 1.5
+"""Confidence is a product of doubts that are never all 1; from 1 / 1.5 on a photo replaces the render."""
+_RENDER_SHARE = 1e-4
+"""A photo believed to a tenth weighs as much."""
+_FEATHER_PX = 3.0
+_SEAM_PX = 1.0
+
+
+@dataclass(frozen=True)
+class _Aligned:
+    """A photo in the frame's camera. rgb: [H, W, 3] float32 in [0, 1], of the render's exposure; confidence: [H, W]."""
+
+    rgb: Floats
+    confidence: Floats
+
+
+class ReprojectFixer:
+    """Follows fixers.base.Fixer. Repeats exactly; `seed` changes nothing."""
+
+    name = "reproject"
+    licence = "Apache-2.0"
+    max_references = 4
+    needs_depth = True
+
+    def __init__(self) -> None:
+        self.settings: dict[str, Any] = {"method": "depth and flow", "max_references": self.max_references}
+
+    def fix(self, frame: Frame, references: Sequence[Reference], *, seed: int = 0) -> NDArray[np.uint8]:
+        """[H, W, 3] uint8. Without references, or where none of them fits, the render.
+
+        FixerError for a frame without depth: there is nothing to carry photos by. A reference without depth is used,
+        but what is hidden from it is then told by colour alone.
+        """
+        shape = (frame.camera.height, frame.camera.width)
+        require_shape("frame.rgb", frame.rgb, (*shape, 3))
+        require_shape("frame.depth", frame.depth, shape)
+        if not references:
+            return frame.rgb.copy()
+        if not (frame.depth > 0).any():
+            raise FixerError(
+                f"Frame {frame.index} of {frame.trajectory} has no depth, and reproject carries photos by depth. "
+                "Render it from splats, put 00000_depth.npy files beside the renders, or choose the fixer difix."
+            )
+        render = frame.rgb.astype(np.float32) / np.float32(255.0)
+        depth = steady_depth(frame.depth, frame.alpha, render)
+        aligned = [
+            photo
+            for reference in references[: self.max_references]
+            if (photo := _align(render, frame, depth, reference)) is not None
+        ]
+        return _blend(frame.rgb, render, aligned)
+
+
+def steady_depth(depth: Floats, alpha: Floats | None, rgb: Floats) -> Floats:
+    """[H, W]: depth without the noise of single splats, edges kept where the picture has them; 0 where there is none.
+
+    Guided filter (He et al. 2013) of inverse depth, which is linear in the pixels of a plane, with the picture's
+    brightness as guide; pixels without depth or with little alpha count little.
+    """
+    known = depth > 0
+    weight = np.where(known, 1.0 if alpha is None else alpha, 0.0).astype(np.float32) + np.float32(1e-4)
+    inverse = np.where(known, 1 / np.where(known, depth, 1.0), 0.0).astype(np.float32)
+    guide = luma(rgb)
+
+    def mean(values: Floats) -> Floats:
+        return box(weight * values, _STEADY_RADIUS_PX) / total
+
+    total = box(weight, _STEADY_RADIUS_PX)
+    mean_guide, mean_inverse = mean(guide), mean(inverse)
+    covariance = mean(guide * inverse) - mean_guide * mean_inverse
+    variance = np.maximum(mean(guide * guide) - mean_guide * mean_guide, np.float32(0.0))
+    slope = (covariance / (variance + _STEADY_EDGE)).astype(np.float32)
+    intercept: Floats = mean_inverse - slope * mean_guide
+    smooth = mean(slope) * guide + mean(intercept)
+    found = known & (smooth > 1e-6)
+    return np.where(found, 1 / np.where(found, smooth, 1.0), depth).astype(np.float32)
+
+
+def _align(render: Floats, frame: Frame, depth: Floats, reference: Reference) -> _Aligned | None:
+    """The reference in the frame's camera; None where next to nothing of it can be believed."""
+    require_shape("reference.rgb", reference.rgb, (reference.camera.height, reference.camera.width, 3))
+    camera, rgb, depth_r = _at_size_of(frame.camera, reference)
+    if depth_r is not None:
+        depth_r = steady_depth(depth_r, None, rgb.astype(np.float32) / np.float32(255.0))
+    lookup = look_up(camera, frame.camera, depth, depth_r, frame.alpha)
+    if lookup.confidence.sum() < _WORTH_A_LOOK:
+        return None
+    photo = sample(rgb, lookup)
+    exposure = match_exposure(photo, render, lookup.confidence)
+    # The search sees the render itself where the photo knows nothing, so that it finds no motion there.
+    inside = (gaussian(lookup.valid.astype(np.float32), 1.5) * lookup.valid)[..., None]
+    flow = flow_to(render, exposure.apply(photo) * inside + render * (1 - inside))
+    lookup = _moved(lookup, flow)
+    photo = exposure.apply(sample(rgb, lookup))
+    return _Aligned(photo, lookup.confidence * agreement(photo, render))
+
+
+def _at_size_of(target: Camera, reference: Reference) -> tuple[Camera, NDArray[np.uint8], Floats | None]:
+    """The reference no more than 1.5 times as fine as the target, so that large photos cost no more than they give."""
+    camera, depth = reference.camera, reference.depth
+    scale = 1.5 * max(target.width, target.height) / max(camera.width, camera.height)
+    if scale >= 1:
+        return camera, reference.rgb, depth
+    small = camera.resized(round(scale * max(camera.width, camera.height)))
+    size = (small.width, small.height)
+    rgb = np.asarray(cv2.resize(reference.rgb, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    if depth is not None:
+        depth = np.asarray(cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST), dtype=np.float32)
+    return small, rgb, depth
+
+
+def _moved(lookup: Lookup, flow: Floats) -> Lookup:
+    """The look-up displaced by flow: one sampling of the photo for both, so that it is softened only once."""
+    height, width = lookup.valid.shape
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32) + 0.5, np.arange(height, dtype=np.float32) + 0.5)
+    there = np.stack([x, y], axis=-1) + flow
+    valid = bilinear(lookup.valid.astype(np.float32), there) > 0.999
+    doubt = np.exp2(-np.square(flow).sum(axis=-1) / np.float32(_NEAR_SHIFT_PX**2))
+    confidence = bilinear(lookup.confidence, there) * doubt * valid
+    return Lookup(bilinear(lookup.p_r, there), valid, confidence, lookup.density)
+
+
+def _blend(raw: NDArray[np.uint8], render: Floats, photos: Sequence[_Aligned]) -> NDArray[np.uint8]:
+    """The photos where they are believed, the better one first, over the render; borders feathered inwards."""
+    if not photos:
+        return raw.copy()
+    confidence = np.stack([photo.confidence for photo in photos])
+    shares = np.stack([gaussian(one, _SEAM_PX) for one in confidence**_PREFERENCE])
+    # The render takes part a little: where photos end it is what the feather fades into, not their last row.
+    total = shares.sum(axis=0) + np.float32(_RENDER_SHARE)
+    fused = (_RENDER_SHARE / total)[..., None] * render
+    for share, photo in zip(shares, photos):
+        fused += (share / total)[..., None] * photo.rgb
+    # Eroded before it is blurred: the blend has faded out where a photo's last pixels begin.
+    cover = np.minimum(confidence.max(axis=0) * np.float32(_BELIEVED), 1.0)
+    eroded = np.asarray(cv2.erode(cover, np.ones((3, 3), np.uint8)), dtype=np.float32)
+    cover = gaussian(eroded, _FEATHER_PX)[..., None]
+    fixed = render + cover * (fused - render)
+    return (np.clip(fixed, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)

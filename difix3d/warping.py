@@ -1,0 +1,214 @@
+"""Carry a photo into another camera by that camera's depth, and say where to believe it.
+
+Inverse warping: every target pixel looks up its colour in the photo, so there are no holes between samples, only
+pixels that the photo cannot know. Three tests say which those are, as in multi-view stereo (MVSNet, Yao et al. 2018,
+section 4.2); the weights are those of unstructured lumigraphs (Buehler et al. 2001, section 4).
+
+Notation
+    t, r        the target camera and the reference, the camera of the photo
+    p_t, p_r    pixels, centre of the first one at (0.5, 0.5)
+    d_t, d_r    depth along the optical axis, world units, 0 where there is none; z: the same of one point
+    X           the point at p_t:    X = K_t^-1 (p_t, 1) d_t(p_t), in the target's camera axes
+    p_r         where r sees X:      z_r (p_r, 1) = K_r (R X + c),  [R | c] = ref_from_target
+    q_t         where t sees what r has at p_r: the round trip, by d_r(p_r)
+    error_px    |q_t - p_t|: 0 where both depths mean the same point, large where either is wrong or X is hidden from r
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from difix3d.types import Camera, require_shape
+
+Floats = NDArray[np.float32]
+
+MAX_DEPTH_DIFFERENCE = 0.25
+"""Where z_r and d_r(p_r) differ by a larger share, r sees another surface: X is hidden from it, or floats."""
+MAX_ERROR_PX = 24.0
+"""Nor may the round trip miss by more. Depth rendered from quick fits is some percent off, and far cameras turn that
+into many pixels; whoever blends has to look at the colours too."""
+_DEPTH_DIFFERENCE, _ERROR_PX = 0.1, 8.0  # where confidence has fallen to exp(-1/2)
+_ANGLE_DEG = 35.0
+"""Between the two rays to X. Colours change with the view, and depth errors grow into shifts."""
+_BLUR_RATIO = 1.0
+"""A photo with less than so many pixels per target pixel is blurred there."""
+_EDGE_SHARE = 0.3
+"""Depth that changes by this share between neighbours: an edge, where rendered depth is a mean of both sides."""
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """Where each target pixel lies in the reference.
+
+    p_r: [H, W, 2] float32 (x, y) pixels, finite everywhere. valid: [H, W] bool. confidence: [H, W] float32 in [0, 1],
+    0 where not valid. density: [H, W] float32, pixels of the photo per pixel of the target along a side.
+    """
+
+    p_r: Floats
+    valid: NDArray[np.bool_]
+    confidence: Floats
+    density: Floats
+
+
+@dataclass(frozen=True)
+class Warped:
+    """A photo in the target camera. rgb: [H, W, 3] float32 in [0, 1], the photo's border where it does not reach."""
+
+    rgb: Floats
+    valid: NDArray[np.bool_]
+    confidence: Floats
+
+
+def warp_photo(
+    rgb: NDArray[np.uint8],
+    reference: Camera,
+    target: Camera,
+    target_depth: Floats,
+    reference_depth: Floats | None = None,
+    target_alpha: Floats | None = None,
+) -> Warped:
+    """The photo `rgb` [h, w, 3] of `reference` as `target` would see it; see `look_up` for the other arguments."""
+    require_shape("rgb", rgb, (reference.height, reference.width, 3))
+    lookup = look_up(reference, target, target_depth, reference_depth, target_alpha)
+    return Warped(sample(rgb, lookup), lookup.valid, lookup.confidence)
+
+
+def look_up(
+    reference: Camera,
+    target: Camera,
+    target_depth: Floats,
+    reference_depth: Floats | None = None,
+    target_alpha: Floats | None = None,
+) -> Lookup:
+    """Where the target's pixels lie in the reference, whether they are seen from there, and how sure that is.
+
+    target_depth, target_alpha: [H, W]; reference_depth: [h, w] at the reference camera. Without the reference's depth
+    nothing tells what is hidden from it. ShapeError for a map that has not its camera's size.
+    """
+    require_shape("target_depth", target_depth, (target.height, target.width))
+    d_t = np.asarray(target_depth, dtype=np.float32)
+    ref_from_target = reference.cam_from_world @ target.world_from_cam
+    p_t = _pixel_grid(target)
+    rays_t = _rays(target)
+    p_r, z_r = _transfer(reference, ref_from_target, rays_t, d_t)
+    width, height = reference.width, reference.height
+    inside = (p_r[..., 0] >= 0) & (p_r[..., 0] <= width) & (p_r[..., 1] >= 0) & (p_r[..., 1] <= height)
+    valid = (d_t > 0) & (z_r > 0) & inside
+    p_r = np.where(valid[..., None], p_r, np.float32(-1.0))
+
+    sine_half, distance_ratio = _view_difference(ref_from_target, rays_t, d_t)
+    confidence = np.exp(-0.5 * np.square(sine_half / np.float32(np.sin(np.radians(_ANGLE_DEG) / 2))))
+    scale = np.float32(np.sqrt(reference.K[0, 0] * reference.K[1, 1] / (target.K[0, 0] * target.K[1, 1])))
+    density = scale * distance_ratio
+    confidence *= np.clip(density / _BLUR_RATIO, 0.0, 1.0)
+    confidence *= _away_from_edges(d_t)
+    if target_alpha is not None:
+        require_shape("target_alpha", target_alpha, (target.height, target.width))
+        confidence *= np.clip(np.asarray(target_alpha, dtype=np.float32), 0.0, 1.0)
+    if reference_depth is not None:
+        require_shape("reference_depth", reference_depth, (reference.height, reference.width))
+        d_r = _sample_depth(np.asarray(reference_depth, dtype=np.float32), p_r)
+        rays_r = _rays_at(reference, p_r)
+        q_t, z_t = _transfer(target, np.linalg.inv(ref_from_target), rays_r, d_r)
+        error_px = np.hypot(q_t[..., 0] - p_t[..., 0], q_t[..., 1] - p_t[..., 1])
+        difference = np.abs(d_r - z_r) / np.maximum(z_r, np.float32(1e-12))
+        valid &= (d_r > 0) & (z_t > 0) & (error_px <= MAX_ERROR_PX) & (difference <= MAX_DEPTH_DIFFERENCE)
+        confidence *= np.exp(
+            -0.5 * (np.square(error_px / np.float32(_ERROR_PX)) + np.square(difference / np.float32(_DEPTH_DIFFERENCE)))
+        )
+    confidence = np.where(valid, confidence, np.float32(0.0)).astype(np.float32)
+    return Lookup(p_r, valid, confidence, density)
+
+
+def sample(rgb: NDArray[np.uint8], lookup: Lookup) -> Floats:
+    """[H, W, 3] float32 in [0, 1]: the photo at lookup.p_r, bicubic. A photo with more pixels than the target asks
+    for is averaged down first, so that fine detail does not turn into noise."""
+    p_r = lookup.p_r
+    seen = lookup.density[lookup.valid]
+    density = float(np.median(seen)) if seen.size else 1.0
+    if density > 1.5:
+        height, width = rgb.shape[:2]
+        small_w, small_h = max(1, round(width / density)), max(1, round(height / density))
+        rgb = np.asarray(cv2.resize(rgb, (small_w, small_h), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+        p_r = p_r * np.array([small_w / width, small_h / height], np.float32)
+    # 8 bits: as exact as the photo, and four times as fast as floats.
+    return _interpolated(rgb, p_r, cv2.INTER_CUBIC) / np.float32(255.0)
+
+
+def bilinear(picture: NDArray, pixels: Floats) -> Floats:
+    """`picture` [h, w] or [h, w, C] at `pixels` [H, W, 2], float32; beyond its border, the border."""
+    return _interpolated(picture, pixels, cv2.INTER_LINEAR)
+
+
+def _interpolated(picture: NDArray, pixels: Floats, interpolation: int) -> Floats:
+    # OpenCV counts from the first pixel's centre.
+    x, y = (
+        np.ascontiguousarray(pixels[..., 0] - np.float32(0.5)),
+        np.ascontiguousarray(pixels[..., 1] - np.float32(0.5)),
+    )
+    return np.asarray(cv2.remap(picture, x, y, interpolation, borderMode=cv2.BORDER_REPLICATE), dtype=np.float32)
+
+
+def _pixel_grid(camera: Camera) -> Floats:
+    """[H, W, 2] pixel centres."""
+    x, y = np.arange(camera.width, dtype=np.float32) + 0.5, np.arange(camera.height, dtype=np.float32) + 0.5
+    return np.stack(np.meshgrid(x, y), axis=-1).astype(np.float32)
+
+
+def _rays(camera: Camera) -> Floats:
+    return _rays_at(camera, _pixel_grid(camera))
+
+
+def _rays_at(camera: Camera, pixels: Floats) -> Floats:
+    """[H, W, 3] directions in camera axes, 1 long along z."""
+    inverse = np.linalg.inv(camera.K).astype(np.float32)
+    rays = np.empty((*pixels.shape[:2], 3), np.float32)
+    for row in range(3):
+        rays[..., row] = inverse[row, 0] * pixels[..., 0] + inverse[row, 1] * pixels[..., 1] + inverse[row, 2]
+    return rays
+
+
+def _transfer(camera: Camera, camera_from_other: NDArray, rays: Floats, depth: Floats) -> tuple[Floats, Floats]:
+    """(pixels [H, W, 2], depth [H, W]) in `camera` of the points at `depth` along another camera's rays."""
+    matrix = (camera.K @ camera_from_other[:3, :3]).astype(np.float32)
+    offset = (camera.K @ camera_from_other[:3, 3]).astype(np.float32)
+    x, y, z = (
+        (matrix[row, 0] * rays[..., 0] + matrix[row, 1] * rays[..., 1] + matrix[row, 2] * rays[..., 2]) * depth
+        + offset[row]
+        for row in range(3)
+    )
+    safe = np.where(z > 1e-12, z, np.float32(1.0))
+    return np.stack([x / safe, y / safe], axis=-1), z
+
+
+def _view_difference(ref_from_target: NDArray, rays: Floats, depth: Floats) -> tuple[Floats, Floats]:
+    """(sine of half the angle at X between the rays from both cameras, distance from t over distance from r)."""
+    center_r = (-ref_from_target[:3, :3].T @ ref_from_target[:3, 3]).astype(np.float32)
+    x, y, z = (rays[..., axis] * depth for axis in range(3))
+    ax, ay, az = x - center_r[0], y - center_r[1], z - center_r[2]
+    from_t = np.sqrt(x * x + y * y + z * z) + np.float32(1e-12)
+    from_r = np.sqrt(ax * ax + ay * ay + az * az) + np.float32(1e-12)
+    cosine = (x * ax + y * ay + z * az) / (from_t * from_r)
+    return np.sqrt(np.clip(0.5 - 0.5 * cosine, 0.0, 1.0)), from_t / from_r
+
+
+def _sample_depth(depth: Floats, pixels: Floats) -> Floats:
+    """[H, W] bilinear; 0 where any of the four neighbours has no depth."""
+    sampled = bilinear(depth, pixels)
+    empty = (depth <= 0).astype(np.float32)
+    if empty.any():
+        sampled = np.where(bilinear(empty, pixels) > 1e-6, np.float32(0.0), sampled)
+    return sampled
+
+
+def _away_from_edges(depth: Floats) -> Floats:
+    """[H, W] in (0, 1]: low within a pixel of a depth edge. Slopes are no edges: only what bends is."""
+    inverse = np.where(depth > 0, 1 / np.maximum(depth, np.float32(1e-12)), np.float32(0.0)).astype(np.float32)
+    # Inverse depth is linear in the pixels of any plane, so its Laplacian is 0 on planes however steep.
+    bend = np.abs(cv2.Laplacian(inverse, cv2.CV_32F, ksize=1, borderType=cv2.BORDER_REPLICATE))
+    share = cv2.dilate(bend, np.ones((3, 3), np.uint8)) * depth
+    return np.exp(-0.5 * np.square(share / np.float32(_EDGE_SHARE)))
