@@ -168,9 +168,7 @@ def _read_ascii_rows(name: str, stream: BinaryIO, element: _Element, width: int)
 
 def _splats_from(name: str, columns: dict[str, NDArray]) -> Splats:
     if "packed_position" in columns:
-        raise FormatError(
-            f"{name}: a compressed splat PLY; export it uncompressed (plain PLY) and try again."
-        )
+        raise FormatError(f"{name}: a compressed splat PLY; export it uncompressed (plain PLY) and try again.")
     rest_count = sum(column.startswith("f_rest_") for column in columns)
     if rest_count not in _REST_COUNTS:
         raise FormatError(f"{name}: {rest_count} f_rest properties; expected 0, 9, 24 or 45 (SH degree 0 to 3)")
