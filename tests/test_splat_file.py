@@ -50,24 +50,6 @@ def test_what_is_written_is_what_a_viewer_reads(tmp_path: Path) -> None:
     assert (np.diff(weights[rows]) <= 0).all()
 
 
-def test_a_similarity_moves_turns_and_scales(tmp_path: Path) -> None:
-    original = splats()
-    turn = quat_to_rotation([0.9, 0.1, -0.3, 0.2])
-    similarity = np.eye(4)
-    similarity[:3, :3], similarity[:3, 3] = 2.5 * turn, [1, 2, 3]
-    write_splat(tmp_path / "a.splat", original)
-    write_splat(tmp_path / "b.splat", original, similarity)
-    before, after = read(tmp_path / "a.splat"), read(tmp_path / "b.splat")
-    assert np.allclose(after["means"], 2.5 * before["means"] @ turn.T + [1, 2, 3], atol=1e-4)
-    assert np.allclose(after["scales"], 2.5 * before["scales"], rtol=1e-5)
-    # A splat's covariance turns with the world (8-bit quaternions: some per cent).
-    for index in range(len(original)):
-        old = quat_to_rotation(before["quats"][index]) * before["scales"][index]
-        new = quat_to_rotation(after["quats"][index]) * after["scales"][index]
-        expected = 2.5**2 * turn @ old @ old.T @ turn.T
-        assert np.linalg.norm(new @ new.T - expected) < 0.05 * np.linalg.norm(expected)
-
-
 def test_only_the_largest_are_kept_where_there_are_too_many(tmp_path: Path) -> None:
     original = splats(50)
     write_splat(tmp_path / "all.splat", original)

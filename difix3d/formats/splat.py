@@ -9,33 +9,30 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from difix3d.atomic import replacing_file
-from difix3d.geometry import quat_to_rotation, rotation_to_quat, transform_points
 from difix3d.types import SH_C0, Splats
 
 RECORD_BYTES = 32
 
 
-def write_splat(path: Path, splats: Splats, similarity: ArrayLike | None = None, max_splats: int = 500_000) -> None:
-    """Write at most `max_splats` splats, moved by a [4, 4] similarity (of scale > 0), atomically."""
-    similarity = np.eye(4) if similarity is None else np.asarray(similarity, dtype=np.float64)
-    scale = float(np.cbrt(np.linalg.det(similarity[:3, :3])))
+def write_splat(path: Path, splats: Splats, max_splats: int = 300_000) -> None:
+    """Write the `max_splats` largest and most opaque splats, atomically."""
     opacities = 1 / (1 + np.exp(-splats.opacity_logits.astype(np.float64)))
     sizes = np.exp(splats.log_scales.astype(np.float64).sum(axis=1))
     order = np.argsort(-sizes * opacities, kind="stable")[:max_splats]
 
-    rotations = (similarity[:3, :3] / scale) @ quat_to_rotation(splats.quats[order])
+    quats = splats.quats[order] / np.linalg.norm(splats.quats[order], axis=1, keepdims=True)
     colors = np.concatenate([0.5 + SH_C0 * splats.sh[order, 0], opacities[order, None]], axis=1)
     records = np.empty((len(order), RECORD_BYTES), np.uint8)
-    records[:, 0:12] = _float_bytes(transform_points(similarity, splats.means[order]))
-    records[:, 12:24] = _float_bytes(scale * np.exp(splats.log_scales[order].astype(np.float64)))
+    records[:, 0:12] = _float_bytes(splats.means[order])
+    records[:, 12:24] = _float_bytes(np.exp(splats.log_scales[order]))
     records[:, 24:28] = np.clip(np.rint(255 * colors), 0, 255)
-    records[:, 28:32] = np.clip(np.rint(128 + 128 * rotation_to_quat(rotations)), 0, 255)
+    records[:, 28:32] = np.clip(np.rint(128 + 128 * quats), 0, 255)
     with replacing_file(path) as temporary:
         temporary.write_bytes(records.tobytes())
 
 
-def _float_bytes(values: NDArray[np.float64]) -> NDArray[np.uint8]:
+def _float_bytes(values: NDArray) -> NDArray[np.uint8]:
     return np.ascontiguousarray(values, dtype="<f4").view(np.uint8).reshape(len(values), 12)

@@ -34,11 +34,17 @@ def build(shared: Shared) -> None:
     results = gr.HTML(empty(NO_VOTES))
     with gr.Row(equal_height=False):
         with gr.Column(min_width=320):
-            gr.Markdown("### Export\nDifix's training JSON, a preferences table and every vote, with their pictures.")
+            gr.HTML(
+                "<h3>Export</h3><p class='dx-note'>Difix's training JSON, a preferences table and every vote, with "
+                "their pictures.</p>"
+            )
             write = gr.Button("Write the dataset", variant="primary", elem_id="dx-export")
             exported = gr.HTML()
         with gr.Column(min_width=320, visible=not shared.studio.public):
-            gr.Markdown("### Fine-tune\nA real, short training run. The new checkpoint joins the list of fixers.")
+            gr.HTML(
+                "<h3>Fine-tune</h3><p class='dx-note'>A real, short training run. The new checkpoint joins the "
+                "list of fixers.</p>"
+            )
             start = gr.Dropdown([], label="Start from", filterable=False, elem_id="dx-start-from")
             with gr.Row():
                 steps = gr.Slider(
@@ -196,6 +202,6 @@ def _starts(shared: Shared) -> Any:
         values = [value for _, value in choices]
         own = list_checkpoints(shared.studio.checkpoints_root)
         note = f"<p class='dx-note'>Trained here: {escape(', '.join(own))}. Choose it under Fix.</p>" if own else ""
-        return gr.Dropdown(choices=choices, value=chosen if chosen in values else values[0]), note
+        return gr.Dropdown(choices=choices, value=chosen if chosen in values else default_checkpoint()), note
 
     return starts

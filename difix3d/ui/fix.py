@@ -28,7 +28,7 @@ def build(shared: Shared) -> None:
     """The step's components and events."""
     chosen = gr.State([])
     nothing = gr.HTML(empty(NO_SCENE))
-    with gr.Group(visible=False) as group, gr.Row(equal_height=False):
+    with gr.Row(equal_height=False, visible=False) as group:
         with gr.Column(scale=3, min_width=320):
             before_after = wipe()
             with gr.Row():
@@ -51,7 +51,7 @@ def build(shared: Shared) -> None:
     offered = [photos, chosen]
     sides = [left, right, before_after]
     shared.revision.change(
-        _reader(shared), [*asked, right], [nothing, group, trajectory, fixer, index, left, right], **QUIET
+        _reader(shared), [*asked, right], [nothing, group, trajectory, fixer, index, *sides], **QUIET
     ).then(_offerer(shared), asked, offered, **QUIET)
     for changed in (trajectory.input, index.release):
         changed(_frame_reader(shared), asked, [index, *sides], **QUIET)
@@ -61,7 +61,7 @@ def build(shared: Shared) -> None:
     again.click(_offerer(shared), asked, offered, **QUIET)
     photos.pick(_picked(shared), [shared.visitor, shared.scene_id, chosen], [chosen], **QUIET)
     for side in (left, right):
-        side.change(_comparer(shared), [*asked[:4], left, right], [before_after], **QUIET)
+        side.input(_comparer(shared), [*opened, left, right], [before_after], **QUIET)
     go.click(_fixer(shared), [*asked, chosen], sides, show_progress="full", show_progress_on=[go], **SLOW)
 
 
@@ -83,20 +83,30 @@ def _reader(shared: Shared) -> Any:
         if not frames:
             text = NO_FRAMES if scene_id else NO_SCENE
             none = gr.Dropdown(choices=[], value=None)
-            return gr.HTML(empty(text), visible=True), gr.Group(visible=False), none, fixer_box, gr.skip(), none, none
+            return (
+                gr.HTML(empty(text), visible=True),
+                gr.Row(visible=False),
+                none,
+                fixer_box,
+                gr.skip(),
+                none,
+                none,
+                None,
+            )
         if trajectory not in frames:
             trajectory, index = next(iter(frames)), 0
             index = len(frames[trajectory]) // 2
-        left_box, right_box, _ = _sides(shared, scene, trajectory, index, right)
+        left_box, right_box, comparison = _sides(shared, scene, trajectory, index, right)
         last = max(frames[trajectory])
         return (
             gr.HTML(visible=False),
-            gr.Group(visible=True),
+            gr.Row(visible=True),
             gr.Dropdown(choices=list(frames), value=trajectory),
             fixer_box,
             gr.Slider(0, max(1, last), value=min(index, last), step=1),
             left_box,
             right_box,
+            comparison,
         )
 
     return read
@@ -130,7 +140,7 @@ def _offerer(shared: Shared) -> Any:
             {
                 "name": each.name,
                 "url": shared.studio.media.url(thumbnail_of(scene, each.name)),
-                "note": f"{each.score:.0%} shared",
+                "note": f"{each.angle_deg:.0f}° away",
             }
             for each in ranked
         ]
@@ -152,13 +162,12 @@ def _picked(shared: Shared) -> Any:
 
 def _comparer(shared: Shared) -> Any:
     @told
-    def compared(
-        visitor: dict[str, str], scene_id: str, trajectory: str | None, index: int, left: str | None, right: str | None
-    ) -> dict[str, Any] | None:
-        if not scene_id or not trajectory or not left or not right:
+    def compared(visitor: dict[str, str], scene_id: str, left: str | None, right: str | None) -> dict[str, Any] | None:
+        if not scene_id or not left or not right:
             return None
         scene = shared.studio.open_scene(scene_id, visitor["id"])
-        return _pair(shared, scene, candidates_at(scene, trajectory, int(index)), left, right)
+        everything = [candidate for frame in candidates_of(scene).values() for candidate in frame]
+        return _pair(shared, scene, everything, left, right)
 
     return compared
 

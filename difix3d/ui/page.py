@@ -42,13 +42,13 @@ def build(studio: Studio) -> gr.Blocks:
         with gr.Tabs(overflow_behavior="wrap", elem_id="dx-tabs"):
             with gr.Tab("Capture", render_children=True):
                 live = capture.build(shared)
-            with gr.Tab("Scene", render_children=True):
+            with gr.Tab("Scene"):
                 scene.build(shared)
-            with gr.Tab("Fix", render_children=True):
+            with gr.Tab("Fix"):
                 fix.build(shared)
-            with gr.Tab("Rate", render_children=True):
+            with gr.Tab("Rate"):
                 rate.build(shared)
-            with gr.Tab("Dataset", render_children=True):
+            with gr.Tab("Dataset"):
                 dataset.build(shared)
         clock = gr.Timer(1.0)
 

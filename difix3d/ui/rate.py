@@ -33,9 +33,10 @@ ALL_RATED = "You have rated every pair there is. Thank you! Fix frames with othe
 
 @dataclass
 class Asked:
-    """What a person is looking at. shown_at: monotonic seconds of the server."""
+    """What a person is looking at. shown_at: monotonic seconds of the server; reference: the photo beside it."""
 
     pair: PairToRate
+    reference: str | None
     shown_at: float
 
 
@@ -79,7 +80,7 @@ def _voter(shared: Shared) -> Any:
             elapsed = time.monotonic() - asked.shown_at
             # The page's clock starts when both pictures are decoded; it can be no longer than ours.
             seconds = min(max(0.0, float(event.ms) / 1000), elapsed)
-            rating = _rating(asked.pair, str(event.choice), rater_key(visitor["id"]), seconds, _reference(asked.pair))
+            rating = _rating(asked.pair, str(event.choice), rater_key(visitor["id"]), seconds, asked.reference)
             shared.studio.store.add(rating, asked.pair.token, ui_version=UI_VERSION)
         return _ask(shared.studio, visitor, scenes)
 
@@ -122,18 +123,18 @@ def _ask(studio: Studio, visitor: dict[str, str], scenes: Sequence[Scene]) -> tu
 def _show(studio: Studio, visitor: dict[str, str], scenes: Sequence[Scene], pair: PairToRate) -> tuple[Any, ...]:
     scene = next(scene for scene in scenes if scene.id == pair.left.scene_id)
     done = progress(_frames(scenes), studio.store, rater_key(visitor["id"]))
-    reference = _reference(pair)
+    reference = _reference(scene, pair)
     value = {
         "token": pair.token,
         "left": studio.media.url(scene.inside(pair.left.image_path)),
         "right": studio.media.url(scene.inside(pair.right.image_path)),
-        "reference": studio.media.url(thumbnail_of(scene, reference)) if _has(scene, reference) else "",
+        "reference": studio.media.url(thumbnail_of(scene, reference)) if reference else "",
         "place": f"{scene.info['name']}, {pair.left.trajectory}, frame {pair.left.frame_index}",
         "done": done.judged,
         "total": done.total,
         "undoable": done.judged > 0,
     }
-    return value, Asked(pair, time.monotonic())
+    return value, Asked(pair, reference, time.monotonic())
 
 
 def _frames(scenes: Sequence[Scene]) -> list[Frames]:
@@ -159,14 +160,10 @@ def _still_there(scene: Scene, pair: PairToRate) -> bool:
     return {pair.candidate_a.sha256, pair.candidate_b.sha256} <= now
 
 
-def _reference(pair: PairToRate) -> str | None:
-    """A photo that one of the fixes was made from: it shows the same place."""
+def _reference(scene: Scene, pair: PairToRate) -> str | None:
+    """A photo that one of the fixes was made from, and so shows the same place; None where none is there."""
     names = [*pair.candidate_a.references, *pair.candidate_b.references]
-    return names[0] if names else None
-
-
-def _has(scene: Scene, photo: str | None) -> bool:
-    return photo is not None and (scene.images_dir / photo).is_file()
+    return next((name for name in names if (scene.images_dir / name).is_file()), None)
 
 
 def _rating(pair: PairToRate, choice: str, rater: str, seconds: float, reference: str | None) -> Rating:

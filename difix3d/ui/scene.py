@@ -14,8 +14,8 @@ from difix3d.scene import Scene, folder_name
 from difix3d.trajectories import NAMES
 from difix3d.ui.capture import PATHS
 from difix3d.ui.shared import QUIET, Shared, empty, facts, told
-from difix3d.ui.viewer import viewer_file
-from difix3d.ui.widgets import wipe
+from difix3d.ui.viewer import viewer_value
+from difix3d.ui.widgets import splat_viewer, wipe
 
 NO_SCENE = "No scene yet: bring photos or a video under Capture, or try the example."
 
@@ -25,11 +25,11 @@ def build(shared: Shared) -> None:
     summary = gr.HTML(empty(NO_SCENE))
     with gr.Row(equal_height=False):
         with gr.Column(scale=1, min_width=320):
-            gr.Markdown("### The splat\nDrag to turn, scroll or pinch to come closer.")
-            viewer = gr.Model3D(label="Splats", show_label=False, height=440, clear_color=(0.09, 0.09, 0.1, 1.0))
+            gr.HTML("<h3>The splats</h3><p class='dx-note'>Drag to turn, scroll or pinch to come closer.</p>")
+            viewer = splat_viewer()
             links = gr.HTML()
         with gr.Column(scale=1, min_width=320):
-            gr.Markdown("### Before and after\nDrag the divider while it plays.")
+            gr.HTML("<h3>Before and after</h3><p class='dx-note'>Drag the divider while it plays.</p>")
             path = gr.Dropdown([], label="Path and fixer", filterable=False, elem_id="dx-path")
             before_after = wipe()
             with gr.Accordion("Another path, or another fixer", open=False):
@@ -71,10 +71,9 @@ def _reader(shared: Shared) -> Any:
         ]
         values = [value for _, value in pairs]
         chosen = path if path in values else (values[0] if values else None)
-        splats = viewer_file(scene) if scene.splats_path.is_file() else None
         return (
             _summary(scene),
-            splats,
+            viewer_value(scene, shared.studio.media),
             _links(shared, scene),
             _report(shared, scene),
             gr.Dropdown(choices=pairs, value=chosen),

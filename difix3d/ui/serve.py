@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.themes.utils.fonts import LocalFont
 
 from difix3d import jobs
 from difix3d.errors import ConfigError
@@ -82,7 +83,13 @@ def _begin(studio: Studio, capture: Path) -> str:
 
 def theme() -> gr.themes.Base:
     """Quiet greys and one colour; fonts that ship with Gradio, so that nothing is fetched from elsewhere."""
-    return gr.themes.Base(primary_hue=gr.themes.colors.indigo, neutral_hue=gr.themes.colors.stone).set(
+    # 700 and not 600: Gradio 6.31 ships a semi-bold without some letters, which browsers then take from another font.
+    plex = LocalFont("IBM Plex Sans", weights=(400, 700))
+    return gr.themes.Base(
+        primary_hue=gr.themes.colors.indigo,
+        neutral_hue=gr.themes.colors.stone,
+        font=(plex, "ui-sans-serif", "system-ui", "sans-serif"),
+    ).set(
         button_large_radius="8px",
         block_radius="10px",
         body_background_fill="*neutral_50",

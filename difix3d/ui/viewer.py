@@ -1,49 +1,52 @@
-"""The splats as the page's 3D viewer wants them: y down, and the first look from where the photos were taken."""
+"""What the page's 3D viewer (viewer.js) is given: a small file of the splats, and where to look from at first."""
 
 from __future__ import annotations
 
-import hashlib
-import tempfile
-from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from difix3d.formats.colmap import read_reconstruction
 from difix3d.formats.ply import read_splats
 from difix3d.formats.splat import write_splat
 from difix3d.scene import Scene
-
-# Where Gradio's viewer (gsplat.js) starts: 5 away from the origin, half a radian up and to the right.
-_RADIUS, _ALPHA = 5.0, 0.5
-_VIEWER_FROM_Z_UP = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
+from difix3d.types import Camera
+from difix3d.ui.media import Media
 
 
-def viewer_file(scene: Scene) -> str:
-    """Path of a .splat of the scene, in a temporary folder of this process (Gradio serves no others)."""
-    status = scene.splats_path.stat()
-    name = hashlib.sha256(f"{scene.root}\0{status.st_mtime_ns}".encode()).hexdigest()[:20]
-    path = _folder() / f"{name}.splat"
-    if not path.is_file():
-        write_splat(path, read_splats(scene.splats_path), _viewer_from_world(scene))
-    return str(path)
+def viewer_file(scene: Scene) -> Path:
+    """previews/splats.splat, written anew when the PLY is newer."""
+    path = scene.previews_dir / "splats.splat"
+    if not path.is_file() or path.stat().st_mtime < scene.splats_path.stat().st_mtime:
+        write_splat(path, read_splats(scene.splats_path))
+    return path
 
 
-@cache
-def _folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="difix3d-viewer-"))
+def viewer_value(scene: Scene, media: Media) -> dict[str, Any] | None:
+    """JSON for viewer.js; None without splats. The first look is that of the photo in the middle of the capture."""
+    if not scene.splats_path.is_file():
+        return None
+    camera = _first_look(scene)
+    # Where that photo's optical axis passes nearest to the origin, which is what the capture looks at.
+    ahead = max(0.2, float(-camera.position @ camera.forward))
+    return {
+        "url": media.url(viewer_file(scene)),
+        "position": camera.position.tolist(),
+        "target": (camera.position + ahead * camera.forward).tolist(),
+        "width": camera.width,
+        "height": camera.height,
+        "focal": float(camera.K[1, 1]),
+    }
 
 
-def _viewer_from_world(scene: Scene) -> NDArray[np.float64]:
-    """[4, 4] similarity that brings the middle camera's azimuth to where the viewer looks from at first."""
-    yaw = 0.0
-    if (scene.sparse_dir / "cameras.bin").is_file() or (scene.sparse_dir / "cameras.txt").is_file():
+def _first_look(scene: Scene) -> Camera:
+    if scene.sparse_dir.is_dir():
         views = read_reconstruction(scene.sparse_dir).views
         if views:
-            position = views[len(views) // 2].camera.position
-            yaw = np.arctan2(-np.cos(_ALPHA), np.sin(_ALPHA)) - np.arctan2(position[1], position[0])
-    about_z = np.array([[np.cos(yaw), -np.sin(yaw), 0], [np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
-    similarity = np.eye(4)
-    similarity[:3, :3] = _RADIUS * _VIEWER_FROM_Z_UP @ about_z
-    return similarity
+            return views[len(views) // 2].camera
+    # Splats of somebody else's: from a little above, at about where our own cameras would be.
+    K = np.array([[600.0, 0, 320], [0, 600.0, 240], [0, 0, 1]])
+    cam_from_world = np.eye(4)
+    cam_from_world[:3] = [[0, 1, 0, 0], [0, 0, -1, 0], [-1, 0, 0, 1]]
+    return Camera(K, 640, 480, cam_from_world)

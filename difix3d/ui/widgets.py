@@ -44,6 +44,20 @@ def wipe(**options: Any) -> gr.HTML:
     return _widget("wipe", template, **options)
 
 
+def splat_viewer(**options: Any) -> gr.HTML:
+    """Splats to turn and come close to; value as viewer.viewer_value gives it."""
+    template = """
+    <div class='dx-viewer' hidden>
+      <canvas tabindex='0' aria-label='Splats in 3D: drag or use the arrow keys to turn'></canvas>
+      <p class='dx-viewer-note' role='status'></p>
+      <div>
+        <button type='button' class='dx-home'>Reset</button>
+        <button type='button' class='dx-full'>Full screen</button>
+      </div>
+    </div>"""
+    return _widget("viewer", template, **options)
+
+
 def picker(**options: Any) -> gr.HTML:
     """Photos to choose references from; value {photos, chosen, most}; event `pick` carries the names."""
     return _widget("picker", "<div class='dx-picker' hidden></div>", **options)

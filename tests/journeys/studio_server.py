@@ -1,0 +1,72 @@
+"""`python app.py` in a process of its own, as a person would start it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+from playwright.sync_api import Page
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+WIDE, NARROW = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+
+
+@dataclass
+class Server:
+    """`python app.py` over one folder of scenes; may be killed and started again."""
+
+    folder: Path
+    host: str = "127.0.0.1"
+    environment: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen | None = None
+    port: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def scenes(self) -> Path:
+        return self.folder / "scenes"
+
+    def start(self) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        database = f"sqlite:///{self.folder / 'ratings.sqlite'}"
+        flags = ["--scenes", str(self.scenes), "--ratings-db", database, "--host", self.host, "--port", str(self.port)]
+        with (self.folder / "server.log").open("a") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, str(REPOSITORY / "app.py"), *flags],
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                env={**os.environ, **self.environment},
+            )
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, self.log()
+            try:
+                if httpx.get(f"{self.url}/healthz", timeout=5).status_code == 200:
+                    return
+            except httpx.TransportError:
+                time.sleep(0.2)
+        raise AssertionError(f"the server does not answer: {self.log()}")
+
+    def kill(self) -> None:
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+
+    def log(self) -> str:
+        return (self.folder / "server.log").read_text()
+
+
+def open_step(tab: Page, name: str) -> None:
+    tab.get_by_role("tab", name=name, exact=True).click()

@@ -1,0 +1,118 @@
+"""Who may see and change which scene, and that nothing a browser sends leads anywhere else."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from difix3d import jobs
+from difix3d.errors import JobError, SceneError
+from difix3d.jobs import Job, Step
+from difix3d.scene import Scene
+from difix3d.ui import studio as studio_module
+from difix3d.ui.studio import Studio, owner_key, rater_key
+
+
+@pytest.fixture
+def uploads(tmp_path: Path) -> list[Path]:
+    paths = [tmp_path / "one" / "a.jpg", tmp_path / "two" / "a.jpg", tmp_path / "two" / "b.jpg"]
+    for number, path in enumerate(paths):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(bytes([number]))
+    return paths
+
+
+def make(tmp_path: Path, public: bool) -> Studio:
+    return Studio(tmp_path / "scenes", f"sqlite:///{tmp_path / 'ratings.sqlite'}", public=public)
+
+
+def running(scene: Scene) -> None:
+    """A job file whose process is this one."""
+    import os
+
+    import psutil
+
+    scene.jobs_dir.mkdir()
+    created = psutil.Process().create_time()
+    jobs._save(scene, Job("one", (Step("ingest", {}),), jobs.RUNNING, 1.0, "", os.getpid(), created))
+
+
+def test_uploads_are_kept_under_different_names_and_in_order(tmp_path: Path, uploads: list[Path]) -> None:
+    studio = make(tmp_path, public=False)
+    scene = studio.new_scene("My walk / garden", "ann", uploads)
+    assert [Path(path).read_bytes() for path in studio.uploads_of(scene)] == [b"\0", b"\1", b"\2"]
+    assert scene.id == "My-walk-garden" and scene.info["name"] == "My walk / garden"
+    assert studio.new_scene("My walk / garden", "ann", uploads).id == "My-walk-garden-2"
+    uploads[0].unlink()  # a browser's upload does not stay; the scene's copy does
+    assert Path(studio.uploads_of(scene)[0]).read_bytes() == b"\0"
+
+
+def test_on_ones_own_machine_all_scenes_are_ones_own(tmp_path: Path, uploads: list[Path]) -> None:
+    studio = make(tmp_path, public=False)
+    scene = studio.new_scene("walk", "ann", uploads)
+    assert [each.id for each in studio.scenes_of("bob")] == ["walk"]
+    assert studio.open_scene("walk", "bob").root == scene.root and studio.may_change(scene, "bob")
+
+
+def test_strangers_do_not_see_each_others_scenes(tmp_path: Path, uploads: list[Path]) -> None:
+    studio = make(tmp_path, public=True)
+    anns, bobs = studio.new_scene("walk", "ann", uploads), studio.new_scene("walk", "bob", uploads)
+    hosts = Scene.create(studio.scenes_root / "shown", "shown")
+    assert {scene.id for scene in studio.scenes_of("ann")} == {anns.id, "shown"}
+    with pytest.raises(SceneError, match="There is no scene"):
+        studio.open_scene(bobs.id, "ann")
+    with pytest.raises(SceneError, match="There is no scene"):
+        studio.open_scene(anns.id, "")
+    with pytest.raises(SceneError, match="not yours"):
+        studio.delete_scene(bobs, "ann")
+    for scene in (hosts, bobs):
+        with pytest.raises(JobError, match="Make one of your own"):
+            studio.start_job(scene, "ann", [Step("ingest", {"capture": studio.uploads_of(bobs)})])
+    assert "ann" not in (anns.root / "scene.json").read_text()
+    assert anns.info["owner"] == owner_key("ann") != owner_key("bob") and rater_key("ann") != owner_key("ann")
+
+
+def test_a_visitor_of_a_public_server_has_one_job_at_a_time(tmp_path: Path, uploads: list[Path]) -> None:
+    studio = make(tmp_path, public=True)
+    first, second = studio.new_scene("one", "ann", uploads), studio.new_scene("two", "ann", uploads)
+    running(first)
+    with pytest.raises(JobError, match="'one' is still running"):
+        studio.start_job(second, "ann", [Step("ingest", {"capture": studio.uploads_of(second)})])
+    with pytest.raises(JobError, match="Cancel it first"):
+        studio.delete_scene(first, "ann")
+    studio.delete_scene(second, "ann")
+    assert not second.root.exists()
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc", "a/b", "", ".studio-secret", "x" * 200])
+def test_no_name_from_a_browser_leads_out_of_the_scenes(tmp_path: Path, name: str) -> None:
+    Scene.create(tmp_path / "secret", "secret")
+    with pytest.raises(SceneError):
+        make(tmp_path, public=False).open_scene(name, "ann")
+
+
+def test_only_fixers_that_are_offered_can_be_chosen(tmp_path: Path, shared: Path) -> None:
+    studio = make(tmp_path, public=False)
+    assert studio.fixer("reproject").licence == "Apache-2.0" and "NVIDIA" in studio.fixer("difix").licence
+    elsewhere = shared / "golden" / "checkpoint_difix_ref"
+    with pytest.raises(SceneError, match="Choose one from the list"):
+        studio.fixer(str(elsewhere))
+    shutil.copytree(elsewhere, studio.checkpoints_root / "mine")
+    choice = studio.fixer(str(studio.checkpoints_root / "mine"))
+    assert choice.own and choice.label == "mine (trained here)"
+
+
+def test_a_full_disk_is_told_before_anything_is_written(tmp_path: Path, uploads: list[Path], monkeypatch) -> None:
+    studio = make(tmp_path, public=False)
+    monkeypatch.setattr(studio_module, "FREE_DISK_BYTES", 2**60)
+    with pytest.raises(SceneError, match="of disk left"):
+        studio.new_scene("walk", "ann", uploads)
+    assert studio.scenes_of("ann") == []
+
+
+def test_the_browsers_secret_survives_a_restart(tmp_path: Path) -> None:
+    first = make(tmp_path, public=False)
+    assert first.secret == make(tmp_path, public=False).secret and len(first.secret) == 32
+    assert (first.scenes_root / ".studio-secret").stat().st_mode & 0o077 == 0
