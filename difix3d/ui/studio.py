@@ -125,7 +125,7 @@ class Studio:
         for number, path in enumerate(map(Path, uploads)):
             target = folder / path.name
             if target.exists():
-                target = folder / f"{path.stem}-{number}{path.suffix}"
+                target = folder / f"{path.stem}_{number}{path.suffix}"
             _link_or_copy(path, target)
         return scene
 
