@@ -1,7 +1,8 @@
 """Structure from motion on photos alone: SIFT, matching, incremental or global mapping (COLMAP, GLOMAP) on CPU.
 
 What is tried, until four in five photos have a camera:
-1. pairs as `pairs.choose_pairs` has them, incremental mapping;
+1. pairs as `pairs.choose_pairs` has them, incremental mapping; again with the focal length held, which a few seconds
+   of video need;
 2. global mapping of the same matches (a few seconds; joins what the incremental mapper leaves in pieces);
 3. for ordered photos, all pairs (they may not have been in order);
 4. finer features, unless the photos show two subjects, or nothing in common at all.
@@ -105,8 +106,8 @@ class _Run:
             yield from features.match(self.database, self.photos, pairs, self.settings)
 
     def map_best(self) -> Events:
-        """The mapper asked for, or incremental and then, where that leaves photos out, global; EXIF's focal held
-        where a refined one cannot be trusted."""
+        """The mapper asked for; or incremental and, where that leaves photos out, incremental from a narrower first
+        pair with the focal length held, then global. EXIF's focal is held where a refined one cannot be trusted."""
         mappers = ("incremental", "global") if self.settings.mapper == "auto" else (self.settings.mapper,)
         best: Model | None = None
         with _timed(self.seconds, "map"):
@@ -116,12 +117,20 @@ class _Run:
                     if self._doubtful_focal(free):
                         free = self._trusted(free, (yield from self._map(mapper, hold_focal=True)))
                     best = self.better(best, free)
+                if mapper == "incremental" and not self.good(best):
+                    # Small steps alone do not fix a focal length, and a wrong one lets nothing grow.
+                    narrow = yield from self._map(mapper, hold_focal=True, first_angle_deg=mapping.NARROW_DEG)
+                    best = self.better(best, narrow)
         return best
 
-    def _map(self, mapper: str, hold_focal: bool) -> Events:
+    def _map(self, mapper: str, hold_focal: bool, first_angle_deg: float = mapping.WIDE_DEG) -> Events:
         self.models += 1
         out = self.workspace / f"model{self.models}"
-        return (yield from mapping.map_cameras(self.database, self.photos, out, mapper, self.settings, hold_focal))
+        return (
+            yield from mapping.map_cameras(
+                self.database, self.photos, out, mapper, self.settings, hold_focal, first_angle_deg
+            )
+        )
 
     def _doubtful_focal(self, model: Model | None) -> bool:
         if model is None or (drift := mapping.focal_drift(model, self.photos)) is None:

@@ -19,6 +19,8 @@ MIN_SEEN = 12
 """Points that a registered photo sees, at least. The poorest photo that was placed right saw 14; those that the global
 mapper placed on 1 and 3 points lay far from where they were taken."""
 _SNAPSHOTS = 8
+WIDE_DEG, NARROW_DEG = 16.0, 4.0
+"""COLMAP's own angle for the first pair; and what a few seconds of hand-held video hold."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,18 @@ class Model:
 
 
 def map_cameras(
-    database: Path, photos: PhotoSet, out: Path, mapper: str, settings: SfmSettings, hold_focal: bool = False
+    database: Path,
+    photos: PhotoSet,
+    out: Path,
+    mapper: str,
+    settings: SfmSettings,
+    hold_focal: bool = False,
+    first_angle_deg: float = WIDE_DEG,
 ) -> Generator[Progress | Snapshot, None, Model | None]:
     """The largest model that `mapper` ("incremental" or "global") finds, or None. `out`: a scratch folder.
 
-    hold_focal: keep the focal lengths of the database (EXIF's) instead of refining them.
+    hold_focal: keep the focal lengths of the database (EXIF's, else COLMAP's guess of 1.2 times the longer side)
+    instead of refining them. first_angle_deg: between the rays of the incremental mapper's first pair, at least.
     """
     out.mkdir(parents=True, exist_ok=True)
     total = len(photos.photos)
@@ -59,8 +68,9 @@ def map_cameras(
         options.num_threads = settings.thread_count
         options.random_seed = settings.seed
         options.min_model_size = 3
-        options.max_num_models = 10
-        options.init_num_trials = 100
+        options.max_num_models = 3
+        options.init_num_trials = 20
+        options.mapper.init_min_tri_angle = first_angle_deg
         options.snapshot_path = snapshots.folder
         options.snapshot_frames_freq = max(3, total // _SNAPSHOTS)
         options.ba_refine_focal_length = not hold_focal
