@@ -8,6 +8,7 @@ from pathlib import Path
 from difix3d.errors import ConfigError
 from difix3d.jobs import Step
 from difix3d.stages import SCENE_STAGES
+from difix3d.trajectories import HELDOUT
 
 DEFAULT_TRAJECTORIES = ("extrapolate",)
 DEFAULT_PRESET = "quick"
@@ -26,6 +27,8 @@ def steps_for_run(
 ) -> list[Step]:
     """ingest, reconstruct, fit, then render and fix each trajectory, then evaluate on the held-out photos.
 
+    The held-out photos' cameras are rendered as well: with those photos they are the training pairs of an export.
+
     capture: paths; empty: the scene has its photos already, start at reconstruct. seconds: the fit's budget, 0 for
     the preset's. fixer: "" for the default. until: the last stage to run. holdout 0 leaves evaluate out.
     """
@@ -37,13 +40,16 @@ def steps_for_run(
         steps.append(Step("ingest", {"capture": [str(Path(path).resolve()) for path in capture]}))
     steps.append(Step("reconstruct", {}))
     steps.append(Step("fit", {"preset": preset, "seconds": seconds, "holdout": holdout, "train_every": train_every}))
+    judged = bool(holdout) or train_every > 1
+    if judged and HELDOUT not in trajectories:
+        steps.append(Step("render", {"trajectory": HELDOUT}))
     for stage in ("render", "fix"):
         for trajectory in trajectories:
             config = {"trajectory": trajectory}
             if stage == "fix":
                 config = {"trajectory": Path(trajectory).stem, "fixer": fixer}
             steps.append(Step(stage, config))
-    if holdout or train_every > 1:
+    if judged:
         steps.append(Step("evaluate", {"fixer": fixer}))
     if until is None:
         return steps

@@ -14,10 +14,10 @@ from difix3d.ratings.export_pictures import ExportedPictures, size_of
 from difix3d.ratings.identity import candidate_key
 from difix3d.ratings.pictures import find_picture
 from difix3d.scene import Scene
+from difix3d.trajectories import HELDOUT
 from difix3d.types import Camera, Candidate, Rating, View
 
 PROMPT = "remove degradation"
-HELDOUT = "heldout"
 PHOTO, APPROVED_FIX = "photo", "approved_fix"
 
 _SAME_SHAPE = 0.02

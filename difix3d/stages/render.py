@@ -22,10 +22,9 @@ from difix3d.formats.ply import read_splats
 from difix3d.formats.video import open_video
 from difix3d.scene import Scene, safe_name
 from difix3d.stages.base import option, stage
-from difix3d.trajectories import MAX_FRAMES, NAMES, make_trajectory
+from difix3d.trajectories import HELDOUT, MAX_FRAMES, NAMES, make_trajectory
 from difix3d.types import Camera, Frame, Trajectory
 
-HELDOUT = "heldout"
 HELDOUT_FPS = 2.0
 """Photos kept out are far apart: as a slide show each can be looked at."""
 MAX_LONG_SIDE_PX = 960

@@ -21,6 +21,8 @@ from difix3d.trajectories.rig import Rig
 from difix3d.types import Camera, Reconstruction, Trajectory
 
 NAMES = ("orbit", "spiral", "shift", "interpolate", "extrapolate")
+HELDOUT = "heldout"
+"""The cameras of the photos that the fit did not see: no path is made, they are there already."""
 MAX_FRAMES = 10_000
 
 

@@ -9,12 +9,14 @@ from typing import Any
 import gradio as gr
 
 from difix3d.errors import ConfigError, SceneError
+from difix3d.fixers import DEFAULT_FIXER
 from difix3d.formats.contact_sheet import thumbnail
 from difix3d.formats.image import read_rgb, write_rgb
 from difix3d.ratings.candidates import RENDER, candidates_of
 from difix3d.scene import Scene
 from difix3d.stages.fixing import store_candidate
 from difix3d.types import Candidate
+from difix3d.ui import zero
 from difix3d.ui.scene import NO_SCENE, licence_note
 from difix3d.ui.shared import QUIET, SLOW, Shared, empty, told
 from difix3d.ui.widgets import picker, wipe
@@ -182,7 +184,11 @@ def _fixer(shared: Shared) -> Any:
         scene = shared.studio.open_scene(scene_id, visitor["id"])
         session = shared.studio.session(scene, fixer)
         frame = session.frame(trajectory, int(index))
-        rgb, used = session.fix(frame, chosen)
+        if zero.present() and session.fixer.name != DEFAULT_FIXER:
+            name = shared.studio.fixer(fixer).name
+            rgb, used = zero.fix_frame(str(scene.root), name, trajectory, frame.index, chosen)
+        else:
+            rgb, used = session.fix(frame, chosen)
         candidate = store_candidate(scene, frame, rgb, session.fixer, used)
         return _sides(shared, scene, trajectory, int(index), candidate.image_path)
 

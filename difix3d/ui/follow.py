@@ -12,6 +12,7 @@ from typing import Any
 from difix3d import jobs
 from difix3d.events import Artifact, Done, Event, Failed, Progress, Warned
 from difix3d.scene import Scene
+from difix3d.trajectories import HELDOUT
 
 LABELS = {
     "ingest": "Read the photos",
@@ -110,6 +111,8 @@ class Follower:
 def _row(step: jobs.Step) -> Row:
     label = LABELS[step.stage]
     trajectory = step.config.get("trajectory")
+    if trajectory == HELDOUT and step.stage == "render":
+        return Row(step.stage, "Render where kept-out photos were taken")
     return Row(step.stage, f"{label}: {trajectory}" if trajectory else label)
 
 

@@ -68,7 +68,7 @@ def test_the_example_runs_with_one_click_and_survives_a_reload_and_a_second_tab(
     picture(page, "capture-running")
     expect(page.locator(".dx-progress")).to_have_attribute("data-state", "done", timeout=JOB_MS)
     states = page.locator(".dx-step").evaluate_all("steps => steps.map(step => step.dataset.state)")
-    assert set(states) == {"done"} and len(states) == 6
+    assert set(states) == {"done"} and len(states) == 7
     expect(page.locator("#dx-cancel")).to_be_hidden()
     picture(page, "capture-done")
     scene = the_scene(server)
