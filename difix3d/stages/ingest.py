@@ -40,7 +40,7 @@ ENOUGH = "20 to 60 with much overlap are good"
 class IngestConfig:
     """What was uploaded, and how much of it to keep."""
 
-    capture: tuple[str, ...] = option((), "a video, photos, or one folder of photos (absolute paths)")
+    capture: tuple[str, ...] = option((), "a video, photos, or one folder of photos (absolute paths)", positional=True)
     max_frames: int = option(80, "most frames to keep of a video", minimum=MIN_PHOTOS, maximum=500)
     long_side_px: int = option(1600, "longer side of the stored photos, pixels", minimum=320, maximum=4096)
 
