@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path += [str(ROOT), str(ROOT / "tests")]
 
 import numpy as np
 import torch
-from fitted_scene import HEIGHT, WIDTH, FittedScene, fitted_scene
+from benchmark_scene import HEIGHT, WIDTH, FittedScene, fitted_scene
 from floor import FLOP_PER_PAIR, peak_gflops, useful_pairs
 from reference_rasterizer import reference_rasterize
 from splat_scenes import leaves, relative_error
