@@ -1,0 +1,104 @@
+"""What is judged about a model: starved photos, a focal length that left its prior, flat ground seen from above."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2  # noqa: F401  before pycolmap, as everywhere
+import numpy as np
+import pycolmap
+import pytest
+
+from difix3d.geometry import look_at, project
+from difix3d.sfm.base import Photo, PhotoSet
+from difix3d.sfm.checks import seen_per_photo
+from difix3d.sfm.mapping import MIN_SEEN, Model, drop_starved, focal_drift, focal_px, is_flat_and_parallel
+from difix3d.sfm.snapshot import plain
+from difix3d.types import Camera
+
+K = np.array([[800.0, 0, 480], [0, 800, 320], [0, 0, 1]])
+
+
+def model_of(poses: list[np.ndarray], points: np.ndarray, seen: dict[int, int] | None = None) -> Model:
+    """A model with one camera; photo `row` sees all points, or the first seen[row]."""
+    model = pycolmap.Reconstruction()
+    model.add_camera_with_trivial_rig(
+        pycolmap.Camera(camera_id=1, model="PINHOLE", width=960, height=640, params=[800, 800, 480, 320])
+    )
+    tracks: list[list[pycolmap.TrackElement]] = [[] for _ in points]
+    for row, pose in enumerate(poses):
+        count = (seen or {}).get(row, len(points))
+        pixels, _ = project(Camera(K, 960, 640, pose), points[:count])
+        image = pycolmap.Image(name=f"{row}.jpg", keypoints=pixels, camera_id=1, image_id=row + 1)
+        rigid = pycolmap.Rigid3d(pycolmap.Rotation3d(pose[:3, :3]), pose[:3, 3])
+        model.add_image_with_trivial_frame(image, rigid)
+        for index in range(count):
+            tracks[index].append(pycolmap.TrackElement(row + 1, index))
+    for xyz, track in zip(points, tracks):
+        model.add_point3D(xyz, pycolmap.Track(track), np.array([10, 20, 30], np.uint8))
+    return Model(model, "incremental", False)
+
+
+def nadir(count: int = 9, tilt: float = 0.0) -> list[np.ndarray]:
+    """Drone poses 50 above the ground on a grid, looking down; tilt: sideways offset of what they look at."""
+    places = [(8.0 * (row % 3), 8.0 * (row // 3), 50.0) for row in range(count)]
+    return [look_at(place, (place[0] + tilt * (row % 2), place[1], 0), (0, 1, 0)) for row, place in enumerate(places)]
+
+
+def ground(height: float, count: int = 60) -> np.ndarray:
+    return np.random.default_rng(0).uniform((-10, -10, 0), (26, 26, height), (count, 3))
+
+
+def orbit(count: int = 12) -> list[np.ndarray]:
+    turns = np.linspace(0, 2 * np.pi, count, endpoint=False)
+    return [look_at((5 * np.cos(turn), 5 * np.sin(turn), 1), (0, 0, 0)) for turn in turns]
+
+
+def ball(count: int = 60) -> np.ndarray:
+    return np.random.default_rng(1).uniform(-1, 1, (count, 3))
+
+
+def test_only_parallel_views_of_flat_ground_leave_focal_and_distance_open() -> None:
+    assert is_flat_and_parallel(model_of(nadir(), ground(3.0)))
+    assert not is_flat_and_parallel(model_of(nadir(), ground(30.0)))  # towers: depth tells them apart
+    assert not is_flat_and_parallel(model_of(nadir(tilt=60.0), ground(3.0)))  # oblique views: so do they
+    assert not is_flat_and_parallel(model_of(orbit(), ball()))
+
+
+@pytest.mark.parametrize("starving", [{}, {3: MIN_SEEN - 1}, {0: 0, 5: 3}])
+def test_photos_that_see_next_to_nothing_are_taken_out(starving: dict[int, int]) -> None:
+    model = model_of(orbit(), ball(), starving)
+    drop_starved(model.reconstruction)
+    assert model.names == {f"{row}.jpg" for row in range(12) if row not in starving}
+    assert model.registered == 12 - len(starving) and seen_per_photo(model.reconstruction) == 60
+
+
+def test_photos_that_starve_once_others_are_gone_go_too() -> None:
+    model = model_of(orbit(3), ball(MIN_SEEN - 1))
+    drop_starved(model.reconstruction)
+    assert model.registered == 0
+
+
+def test_drift_is_the_largest_ratio_to_a_prior_either_way() -> None:
+    model = model_of(orbit(3), ball())
+    assert focal_px(model) == pytest.approx(800)
+
+    def drift(*priors: float | None) -> float | None:
+        photos = tuple(Photo(f"{row}.jpg", 960, 640, focal_px=prior) for row, prior in enumerate(priors))
+        return focal_drift(model, PhotoSet(Path(), photos))
+
+    assert drift(None, None, None) is None
+    assert drift(800, None, 800) == pytest.approx(1)
+    assert drift(400, 800, None) == pytest.approx(2) and drift(1600, 800, None) == pytest.approx(2)
+
+
+def test_a_snapshot_is_the_model_in_plain_types() -> None:
+    poses, points = orbit(4), ball(20)
+    shown = plain(model_of(poses, points, {2: 5}).reconstruction)
+    assert [view.name for view in shown.views] == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
+    np.testing.assert_allclose(shown.points, points)
+    assert (shown.colors == [10, 20, 30]).all()
+    for view, pose in zip(shown.views, poses):
+        np.testing.assert_allclose(view.camera.cam_from_world, pose, atol=1e-12)
+        np.testing.assert_allclose(view.camera.K, K)
+    assert [len(view.point_indices) for view in shown.views] == [20, 20, 5, 20]
