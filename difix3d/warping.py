@@ -111,7 +111,9 @@ def look_up(
         confidence *= np.clip(np.asarray(target_alpha, dtype=np.float32), 0.0, 1.0)
     if reference_depth is not None:
         require_shape("reference_depth", reference_depth, (reference.height, reference.width))
-        d_r = _sample_depth(np.asarray(reference_depth, dtype=np.float32), p_r)
+        reference_depth = np.asarray(reference_depth, dtype=np.float32)
+        d_r = _sample_depth(reference_depth, p_r)
+        confidence *= bilinear(_away_from_edges(reference_depth), p_r)  # a photo mixes colours there too
         rays_r = _rays_at(reference, p_r)
         q_t, z_t = _transfer(target, np.linalg.inv(ref_from_target), rays_r, d_r)
         error_px = np.hypot(q_t[..., 0] - p_t[..., 0], q_t[..., 1] - p_t[..., 1])

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-_MIN_PIXELS = 200
+_MIN_PIXELS = 12
 _GAIN_LIMITS = (0.6, 1.6)
-_EXPOSURE_BLUR_PX, _EXPOSURE_STEP = 4.0, 2  # shifts of a pixel or two must not matter; every second pixel will do
-_EXPOSURE_OUTLIER = 0.05
+_EXPOSURE_REDUCTION = 8  # colours are compared as means over so many pixels a side: small shifts must not matter
+_EXPOSURE_OUTLIER, _EXPOSURE_ROUNDS = 0.05, 10
 _GAIN_PRIOR = 2e-3
 """Variance that stands for "gain 1": a plain wall says nothing of contrast."""
 
@@ -64,17 +64,20 @@ def match_exposure(photo: Floats, render: Floats, weight: Floats) -> Exposure:
 
     Weighted least squares, reweighted against outliers (Cauchy); gain 1, offset 0 where too few pixels match.
     """
-    step = _EXPOSURE_STEP
-    mask = weight[::step, ::step] > 0.1
+    height, width = weight.shape
+    size = (max(1, width // _EXPOSURE_REDUCTION), max(1, height // _EXPOSURE_REDUCTION))
+    ours, theirs, prior = (
+        np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=np.float64)
+        for picture in (photo, render, weight)
+    )
+    mask = prior > 0.1
     gain, offset = np.ones(3, np.float32), np.zeros(3, np.float32)
-    if int(mask.sum()) * step * step < _MIN_PIXELS:
+    if int(mask.sum()) < _MIN_PIXELS:
         return Exposure(gain, offset)
-    ours = gaussian(photo, _EXPOSURE_BLUR_PX)[::step, ::step][mask].astype(np.float64)
-    theirs = gaussian(render, _EXPOSURE_BLUR_PX)[::step, ::step][mask].astype(np.float64)
-    prior = weight[::step, ::step][mask].astype(np.float64)
+    ours, theirs, prior = ours[mask], theirs[mask], prior[mask]
     for channel in range(3):
         x, y, w = ours[:, channel], theirs[:, channel], prior
-        for _ in range(3):
+        for _ in range(_EXPOSURE_ROUNDS):
             total = w.sum() + 1e-12
             mean_x, mean_y = (w @ x) / total, (w @ y) / total
             variance = (w @ (x - mean_x) ** 2) / total

@@ -25,7 +25,8 @@ def candidates_of(scene: Scene) -> dict[FrameKey, list[Candidate]]:
     """The candidates of each rendered frame, the raw render first, then the fixes by folder name.
 
     Reads renders/TRAJECTORY/*.png and fixed/TRAJECTORY/LABEL/candidates.json. Fixes whose frame or file is gone
-    are left out. SceneError for a candidates.json that cannot be read.
+    are left out, and those of a render that has been made anew since. SceneError for a candidates.json that cannot
+    be read.
     """
     frames: dict[FrameKey, list[Candidate]] = {}
     for path in sorted(scene.root.glob("renders/*/*.png")):
@@ -37,7 +38,9 @@ def candidates_of(scene: Scene) -> dict[FrameKey, list[Candidate]]:
     for listing in sorted(scene.root.glob("fixed/*/*/candidates.json")):
         for candidate in read_candidates(scene, listing):
             frame = frames.get((candidate.trajectory, candidate.frame_index))
-            if frame is not None and scene.inside(candidate.image_path).is_file():
+            if frame is None or not scene.inside(candidate.image_path).is_file():
+                continue
+            if candidate.extra.get("render_sha256", frame[0].sha256) == frame[0].sha256:
                 frame.append(candidate)
     return frames
 

@@ -23,8 +23,8 @@ from difix3d.types import View
 
 METRICS = ("psnr", "ssim", "lpips", "lpips_alex")
 SHEET_PATH = "previews/evaluate.jpg"
-_SHEET_ROWS = 8
-_ROW_PX, _GAP_PX, _BACKGROUND = 240, 6, 24
+_SHEET_PHOTOS, _SHEET_WIDTH_PX = 8, 1700
+_ROW_PX, _GAP_PX, _BACKGROUND = 300, 6, 24
 _FALLBACK_LONG_SIDE_PX = 640
 
 
@@ -162,13 +162,16 @@ def _small(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _sheet(judged: list[_Judged]) -> NDArray[np.uint8]:
-    """Rows of photo | render | fix, the worst render first; of many photos, some from worst to best."""
+    """Photo | render | fix of each, the worst render first; of many photos, some from worst to best. Upright pictures
+    are narrow: then two or three photos share a row."""
     ordered = sorted(judged, key=lambda one: (one.raw["psnr"] or 0.0, one.name))
-    if len(ordered) > _SHEET_ROWS:
-        ordered = [ordered[round(at)] for at in np.linspace(0, len(ordered) - 1, _SHEET_ROWS)]
-    width = max(one.row.shape[1] for one in ordered)
-    rows = [
-        np.pad(one.row, ((0, _GAP_PX), (0, width - one.row.shape[1]), (0, 0)), constant_values=_BACKGROUND)
-        for one in ordered
-    ]
-    return np.vstack(rows)
+    if len(ordered) > _SHEET_PHOTOS:
+        ordered = [ordered[round(at)] for at in np.linspace(0, len(ordered) - 1, _SHEET_PHOTOS)]
+    width = max(one.row.shape[1] for one in ordered) + 2 * _GAP_PX
+    columns = max(1, min(_SHEET_WIDTH_PX // width, len(ordered)))
+    height = _ROW_PX + _GAP_PX
+    sheet = np.full((-(-len(ordered) // columns) * height, columns * width, 3), _BACKGROUND, np.uint8)
+    for index, one in enumerate(ordered):
+        top, left = index // columns * height, index % columns * width
+        sheet[top : top + _ROW_PX, left : left + one.row.shape[1]] = one.row
+    return sheet
