@@ -61,10 +61,10 @@ def build(shared: Shared) -> list[gr.components.Component]:
                     example = gr.Button("Try the example", size="lg", min_width=150, elem_id="dx-example")
         with gr.Column(scale=3, min_width=320):
             idle = gr.HTML(_welcome())
-            panel = progress_panel()
             with gr.Row():
-                cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="dx-cancel")
-                resume = gr.Button("Go on from here", visible=False, elem_id="dx-resume")
+                cancel = gr.Button("Cancel", size="sm", visible=False, elem_id="dx-cancel")
+                resume = gr.Button("Go on from here", variant="primary", size="sm", visible=False, elem_id="dx-resume")
+            panel = progress_panel()
 
     opened = [shared.visitor, shared.scene_id]
     start.click(
@@ -91,11 +91,11 @@ def live(panel: dict[str, Any] | None) -> tuple[Any, ...]:
 def _starter(shared: Shared) -> Any:
     @told
     def start(
-        visitor: dict[str, str], files: list[str] | None, preset: str, name: str, paths: list[str], holdout: int
+        visitor: dict[str, str], files: list[str] | None, preset: str, name: str | None, paths: list[str], holdout: int
     ) -> tuple[Any, ...]:
         if not files:
             raise CaptureError("Choose photos or a video first, or try the example.")
-        scene = shared.studio.new_scene(name.strip() or _name_of(files), visitor["id"], files)
+        scene = shared.studio.new_scene((name or "").strip() or _name_of(files), visitor["id"], files)
         steps = _steps(shared.studio.uploads_of(scene), preset, paths, holdout, shared.studio.default_fixer)
         shared.studio.start_job(scene, visitor["id"], steps)
         return {**visitor, "scene": scene.id}, scene.id, None, ""

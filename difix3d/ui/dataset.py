@@ -140,7 +140,7 @@ def _trainer(shared: Shared) -> Any:
         data = _export_dir(studio, scene, scope)
         if not (data / MARK).is_file():
             raise ConfigError("There is no dataset yet: press Write the dataset first.")
-        out = studio.checkpoints_root / safe_name(folder_name(name))
+        out = studio.checkpoints_root / safe_name(folder_name(name or "mine"))
         settings = {"data": str(data), "start": start, "out": str(out), "steps": int(steps)}
         studio.start_job(scene, visitor["id"], [jobs.Step("finetune", settings)])
         gr.Info("Training. The line above shows how far it is.")

@@ -35,7 +35,14 @@ def build(studio: Studio) -> gr.Blocks:
         gr.HTML(_HEADER, elem_id="dx-header", apply_default_css=False)
         with gr.Row(equal_height=True):
             chooser = gr.Dropdown(
-                [], label="Scene", scale=1, min_width=220, elem_id="dx-scene", filterable=False, container=False
+                [],
+                label="Scene",
+                visible=False,
+                scale=1,
+                min_width=220,
+                elem_id="dx-scene",
+                filterable=False,
+                container=False,
             )
             with gr.Column(scale=3, min_width=300):
                 status = status_line()
@@ -89,7 +96,7 @@ def _lister(studio: Studio) -> Any:
         choices = [(each.info["name"] or each.id, each.id) for each in studio.scenes_of(visitor["id"])]
         names = [name for name, _ in choices]
         choices = [(name if names.count(name) == 1 else f"{name} ({key})", key) for name, key in choices]
-        return gr.Dropdown(choices=choices, value=scene_id or None, interactive=bool(choices))
+        return gr.Dropdown(choices=choices, value=scene_id or None, visible=bool(choices))
 
     return listed
 

@@ -135,9 +135,9 @@ def _renderer(shared: Shared) -> Any:
 
 def _deleter(shared: Shared) -> Any:
     @told
-    def delete(visitor: dict[str, str], scene_id: str, sure: str) -> tuple[Any, ...]:
+    def delete(visitor: dict[str, str], scene_id: str, sure: str | None) -> tuple[Any, ...]:
         scene = shared.studio.open_scene(scene_id, visitor["id"])
-        if sure.strip() != scene.info["name"]:
+        if (sure or "").strip() != scene.info["name"]:
             raise ConfigError(f"Write {scene.info['name']!r} to delete it.")
         shared.studio.delete_scene(scene, visitor["id"])
         mine = shared.studio.scenes_of(visitor["id"])

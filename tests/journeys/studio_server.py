@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 WIDE, NARROW = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
@@ -70,3 +70,10 @@ class Server:
 
 def open_step(tab: Page, name: str) -> None:
     tab.get_by_role("tab", name=name, exact=True).click()
+
+
+def upload(tab: Page, files: list[Path]) -> None:
+    """Put files into the upload box, wait until they have arrived, and press Start."""
+    tab.locator("input[type=file]").first.set_input_files([str(path) for path in files])
+    expect(tab.locator(".file-preview tr.file")).to_have_count(len(files), timeout=60_000)
+    tab.locator("#dx-start").click()
