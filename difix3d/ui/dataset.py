@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from PIL import Image
 
 from difix3d import jobs
 from difix3d.atomic import replacing_file
@@ -18,14 +19,14 @@ from difix3d.fixers.difix.fixer import default_checkpoint
 from difix3d.fixers.difix.hub import PINNED_REVISIONS
 from difix3d.ratings.export import MARK
 from difix3d.scene import Scene, folder_name, safe_name
-from difix3d.stages.finetune import FinetuneConfig
 from difix3d.ui.rate import EVERYWHERE, HERE
 from difix3d.ui.shared import QUIET, Shared, empty, facts, told
 from difix3d.ui.studio import Studio
 
 NO_VOTES = "No votes yet. Compare some pairs under Rate; each one is counted here."
 HUB_STARTS = (*PINNED_REVISIONS, "nvidia/difix_ref")
-MOST_STEPS = 2000
+MOST_STEPS, FIRST_STEPS = 2000, 30
+MOST_CROP_PX = 256
 
 
 def build(shared: Shared) -> None:
@@ -48,7 +49,7 @@ def build(shared: Shared) -> None:
             start = gr.Dropdown([], label="Start from", filterable=False, elem_id="dx-start-from")
             with gr.Row():
                 steps = gr.Slider(
-                    1, MOST_STEPS, value=FinetuneConfig("", "", "").steps, step=1, label="Steps", min_width=140
+                    1, MOST_STEPS, value=FIRST_STEPS, step=1, label="Steps", min_width=140, elem_id="dx-steps"
                 )
                 name = gr.Textbox(label="Name of the new checkpoint", value="mine", max_length=60, min_width=140)
             train = gr.Button("Fine-tune on the dataset", elem_id="dx-finetune")
@@ -142,10 +143,23 @@ def _trainer(shared: Shared) -> Any:
             raise ConfigError("There is no dataset yet: press Write the dataset first.")
         out = studio.checkpoints_root / safe_name(folder_name(name or "mine"))
         settings = {"data": str(data), "start": start, "out": str(out), "steps": int(steps)}
+        settings["crop"] = _crop_px(data)
         studio.start_job(scene, visitor["id"], [jobs.Step("finetune", settings)])
         gr.Info("Training. The line above shows how far it is.")
 
     return train
+
+
+def _crop_px(data: Path) -> int:
+    """Side of the training crops: small, since a person waits, and never more than the pictures have."""
+    pairs = json.loads((data / "difix.json").read_text())["train"]
+    if not pairs:
+        raise ConfigError(
+            "The dataset has no training pairs with a reference. Keep photos out of the fit (More settings), or "
+            "rate some fixes, and write it again."
+        )
+    with Image.open(data / next(iter(pairs.values()))["image"]) as picture:
+        return min(MOST_CROP_PX, min(picture.size) // 8 * 8)
 
 
 def _open(shared: Shared, visitor: dict[str, str], scene_id: str) -> Scene:

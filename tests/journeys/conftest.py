@@ -23,7 +23,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Iterator[S
     started = Server(folder, environment=environment)
     started.start()
     yield started
-    started.kill()
+    started.stop()
 
 
 @pytest.fixture(scope="session")

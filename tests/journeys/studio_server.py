@@ -13,6 +13,9 @@ from pathlib import Path
 import httpx
 from playwright.sync_api import Page, expect
 
+from difix3d import jobs
+from difix3d.scene import Scene
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 WIDE, NARROW = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
 
@@ -63,6 +66,15 @@ class Server:
         if self.process:
             self.process.kill()
             self.process.wait()
+
+    def stop(self) -> None:
+        """The server and the jobs it left running, which outlive it by design."""
+        self.kill()
+        for path in self.scenes.glob("*/scene.json"):
+            scene = Scene(path.parent)
+            job = jobs.find(scene)
+            if job is not None and job.state == jobs.RUNNING:
+                jobs.cancel(scene, job.id)
 
     def log(self) -> str:
         return (self.folder / "server.log").read_text()

@@ -192,6 +192,7 @@ def test_votes_become_a_dataset_and_a_checkpoint(page: Page, server: Server, pic
         pairs = json.loads(opened.read("difix.json"))["train"]
         assert pairs and all(pair["ref_image"] for pair in pairs.values())
 
+    page.locator("#dx-steps input[type=number]").fill("3")
     page.locator("#dx-finetune").click()
     expect(page.locator(".dx-status")).to_contain_text("fine-tune", timeout=60_000)
     expect(page.get_by_text("Trained here: mine")).to_be_visible(timeout=240_000)

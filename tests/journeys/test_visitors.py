@@ -18,7 +18,7 @@ def public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     started = Server(tmp_path_factory.mktemp("public"), host="0.0.0.0")
     started.start()
     yield started
-    started.kill()
+    started.stop()
 
 
 def tab_of(browser: Browser, server: Server) -> Page:
