@@ -28,7 +28,6 @@ NO_FRAMES = "No frames yet: they come after the splats are fitted. Capture shows
 
 def build(shared: Shared) -> None:
     """The step's components and events."""
-    chosen = gr.State([])
     nothing = gr.HTML(empty(NO_SCENE))
     with gr.Row(equal_height=False, visible=False) as group:
         with gr.Column(scale=3, min_width=320):
@@ -50,7 +49,7 @@ def build(shared: Shared) -> None:
 
     opened = [shared.visitor, shared.scene_id]
     asked = [*opened, trajectory, index, fixer]
-    offered = [photos, chosen]
+    offered = [photos]
     sides = [left, right, before_after]
     shared.revision.change(
         _reader(shared), [*asked, right], [nothing, group, trajectory, fixer, index, *sides], **QUIET
@@ -61,10 +60,9 @@ def build(shared: Shared) -> None:
     fixer.input(_offerer(shared), asked, offered, **QUIET)
     fixer.change(lambda name: licence_note(shared, name), [fixer], [licence], **QUIET)
     again.click(_offerer(shared), asked, offered, **QUIET)
-    photos.pick(_picked(shared), [shared.visitor, shared.scene_id, chosen], [chosen], **QUIET)
     for side in (left, right):
         side.input(_comparer(shared), [*opened, left, right], [before_after], **QUIET)
-    go.click(_fixer(shared), [*asked, chosen], sides, show_progress="full", show_progress_on=[go], **SLOW)
+    go.click(_fixer(shared), [*asked, photos], sides, show_progress="full", show_progress_on=[go], **SLOW)
 
 
 def _reader(shared: Shared) -> Any:
@@ -131,12 +129,12 @@ def _offerer(shared: Shared) -> Any:
     @told
     def offer(visitor: dict[str, str], scene_id: str, trajectory: str | None, index: int, fixer: str | None) -> Any:
         if not scene_id or not trajectory or not fixer:
-            return None, []
+            return None
         scene = shared.studio.open_scene(scene_id, visitor["id"])
         session = shared.studio.session(scene, fixer)
         most = session.fixer.max_references
         if most == 0:
-            return {"photos": [], "chosen": [], "most": 0}, []
+            return {"photos": [], "chosen": [], "most": 0}
         ranked = session.ranked(session.frame(trajectory, int(index)))[:MOST_OFFERED]
         photos = [
             {
@@ -147,19 +145,9 @@ def _offerer(shared: Shared) -> Any:
             for each in ranked
         ]
         first = [each.name for each in ranked[: min(most, CHOSEN_AT_FIRST)]]
-        return {"photos": photos, "chosen": first, "most": most}, first
+        return {"photos": photos, "chosen": first, "most": most}
 
     return offer
-
-
-def _picked(shared: Shared) -> Any:
-    @told
-    def picked(visitor: dict[str, str], scene_id: str, chosen: list[str], event: gr.EventData) -> list[str]:
-        scene = shared.studio.open_scene(scene_id, visitor["id"])
-        known = {path.name for path in scene.images_dir.iterdir()}
-        return [str(name) for name in event.names if str(name) in known]
-
-    return picked
 
 
 def _comparer(shared: Shared) -> Any:
@@ -177,12 +165,13 @@ def _comparer(shared: Shared) -> Any:
 def _fixer(shared: Shared) -> Any:
     @told
     def fixed(
-        visitor: dict[str, str], scene_id: str, trajectory: str | None, index: int, fixer: str | None, chosen: list[str]
+        visitor: dict[str, str], scene_id: str, trajectory: str | None, index: int, fixer: str | None, photos: Any
     ) -> tuple[Any, ...]:
         if not scene_id or not trajectory or not fixer:
             raise ConfigError(NO_FRAMES)
         scene = shared.studio.open_scene(scene_id, visitor["id"])
         session = shared.studio.session(scene, fixer)
+        chosen = [str(name) for name in (photos or {}).get("chosen", [])]
         frame = session.frame(trajectory, int(index))
         if zero.present() and session.fixer.name != DEFAULT_FIXER:
             name = shared.studio.fixer(fixer).name

@@ -1,7 +1,7 @@
 // Photos to choose references from. props.value: {photos: [{name, url, note}], chosen: [names in order], most}.
-// A press adds the photo as the next reference, or takes it out; triggers "pick" with the names.
+// A press adds the photo as the next reference, or takes it out; the value's `chosen` follows at once, without a server.
 const root = element.querySelector(".dx-picker");
-let chosen = [];
+let chosen = [], shown = "";
 function mark() {
   for (const button of root.querySelectorAll("button")) {
     const place = chosen.indexOf(button.dataset.name);
@@ -14,13 +14,16 @@ function press(name) {
   if (chosen.includes(name)) chosen = chosen.filter((other) => other !== name);
   else chosen = [...chosen, name].slice(-Math.max(1, most));
   mark();
-  trigger("pick", { names: chosen });
+  props.value = { ...props.value, chosen };
 }
 function draw() {
   const value = props.value;
   root.hidden = !value;
   if (!value) return;
   chosen = [...value.chosen];
+  const photos = JSON.stringify(value.photos);
+  if (photos === shown) { mark(); return; }
+  shown = photos;
   root.replaceChildren(...value.photos.map((photo) => {
     const button = document.createElement("button");
     button.type = "button";

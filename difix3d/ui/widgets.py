@@ -59,7 +59,7 @@ def splat_viewer(**options: Any) -> gr.HTML:
 
 
 def picker(**options: Any) -> gr.HTML:
-    """Photos to choose references from; value {photos, chosen, most}; event `pick` carries the names."""
+    """Photos to choose references from; value {photos, chosen, most}; `chosen` follows the person's presses."""
     return _widget("picker", "<div class='dx-picker' hidden></div>", **options)
 
 
