@@ -10,6 +10,7 @@ Where no photo is believed the render stays, so nothing is ever torn open.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,8 @@ _STEADY_EDGE = 1e-2
 """Guided filter: brightness varying by less than this variance (10 % of white) is texture, not an edge in depth."""
 _NEAR_SHIFT_PX = 30.0
 """Flow this long halves belief: what had to be moved so far may be something else."""
+_WRINKLE_RADIUS_PX, _WRINKLE_PX = 4, 0.8
+"""Root mean square, over 9x9 pixels, of how far a look-up is from the mean of its surroundings; target pixels."""
 _WORTH_A_LOOK = 50.0
 """Believed pixels below which a photo is not looked at further."""
 _CHANCE, _FITTING = 0.3, 0.5
@@ -79,11 +82,10 @@ class ReprojectFixer:
             )
         render = frame.rgb.astype(np.float32) / np.float32(255.0)
         depth = steady_depth(frame.depth, frame.alpha, render)
-        aligned = [
-            photo
-            for reference in references[: self.max_references]
-            if (photo := _align(render, frame, depth, reference)) is not None
-        ]
+        # numpy and OpenCV let go of the interpreter while they compute: two photos at once on two cores.
+        with ThreadPoolExecutor(2) as pool:
+            photos = pool.map(lambda one: _align(render, frame, depth, one), references[: self.max_references])
+            aligned = [photo for photo in photos if photo is not None]
         return _blend(frame.rgb, render, aligned)
 
 
@@ -157,8 +159,17 @@ def _moved(lookup: Lookup, flow: Floats) -> Lookup:
     inside = cv2.erode(lookup.valid.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=1)
     valid = bilinear(np.asarray(inside, dtype=np.float32), there) > 0.999
     doubt = np.exp2(-np.square(flow).sum(axis=-1) / np.float32(_NEAR_SHIFT_PX**2))
-    confidence = bilinear(lookup.confidence, there) * doubt * valid
-    return Lookup(bilinear(lookup.p_r, there), valid, confidence, lookup.density)
+    p_r = bilinear(lookup.p_r, there)
+    confidence = bilinear(lookup.confidence, there) * doubt * valid * _unwrinkled(p_r, lookup.density)
+    return Lookup(p_r, valid, confidence, lookup.density)
+
+
+def _unwrinkled(p_r: Floats, density: Floats) -> Floats:
+    """[H, W] in [0, 1]: low where neighbours take their colours from here and there in the photo, as noisy depth makes
+    them do. A smooth surface's look-up is nearly affine over some pixels, so its mean is its middle."""
+    wrinkle_px = np.linalg.norm(p_r - box(p_r, _WRINKLE_RADIUS_PX), axis=-1) / np.maximum(density, np.float32(0.1))
+    worst = box(np.square(wrinkle_px).astype(np.float32), _WRINKLE_RADIUS_PX)
+    return np.exp(-0.5 * np.maximum(worst, 0.0) / np.float32(_WRINKLE_PX**2)).astype(np.float32)
 
 
 def _blend(raw: NDArray[np.uint8], render: Floats, photos: Sequence[_Aligned]) -> NDArray[np.uint8]:
