@@ -39,9 +39,10 @@ class Server:
         return self.folder / "scenes"
 
     def start(self) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        if not self.port:  # started again, it has the same address: to a browser another port is another site
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                self.port = free.getsockname()[1]
         database = f"sqlite:///{self.folder / 'ratings.sqlite'}"
         flags = ["--scenes", str(self.scenes), "--ratings-db", database, "--host", self.host, "--port", str(self.port)]
         with (self.folder / "server.log").open("a") as log:
