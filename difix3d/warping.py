@@ -116,8 +116,9 @@ def look_up(
         confidence *= bilinear(_away_from_edges(reference_depth), p_r)  # a photo mixes colours there too
         rays_r = _rays_at(reference, p_r)
         q_t, z_t = _transfer(target, np.linalg.inv(ref_from_target), rays_r, d_r)
-        error_px = np.hypot(q_t[..., 0] - p_t[..., 0], q_t[..., 1] - p_t[..., 1])
-        difference = np.abs(d_r - z_r) / np.maximum(z_r, np.float32(1e-12))
+        # Capped far beyond what is valid, so that squares stay finite.
+        error_px = np.minimum(np.hypot(q_t[..., 0] - p_t[..., 0], q_t[..., 1] - p_t[..., 1]), np.float32(1e6))
+        difference = np.minimum(np.abs(d_r - z_r) / np.maximum(z_r, np.float32(1e-12)), np.float32(1e6))
         valid &= (d_r > 0) & (z_t > 0) & (error_px <= MAX_ERROR_PX) & (difference <= MAX_DEPTH_DIFFERENCE)
         confidence *= np.exp(
             -0.5 * (np.square(error_px / np.float32(_ERROR_PX)) + np.square(difference / np.float32(_DEPTH_DIFFERENCE)))

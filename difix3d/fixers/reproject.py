@@ -28,7 +28,7 @@ _STEADY_EDGE = 1e-2
 """Guided filter: brightness varying by less than this variance (10 % of white) is texture, not an edge in depth."""
 _NEAR_SHIFT_PX = 30.0
 """Flow this long halves belief: what had to be moved so far may be something else."""
-_WRINKLE_RADIUS_PX, _WRINKLE_PX = 4, 0.8
+_WRINKLE_RADIUS_PX, _WRINKLE_PX = 4, 1.4
 """Root mean square, over 9x9 pixels, of how far a look-up is from the mean of its surroundings; target pixels."""
 _WORTH_A_LOOK = 50.0
 """Believed pixels below which a photo is not looked at further."""
