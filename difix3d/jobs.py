@@ -20,7 +20,7 @@ import sys
 import time
 import traceback
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,9 +66,10 @@ class Job:
     pid_created: float | None = None
 
 
-def start(scene: Scene, steps: Sequence[Step]) -> Job:
-    """Run `steps` in a detached child process. JobError while another job of this scene runs; ConfigError for a
-    setting that cannot be."""
+def start(scene: Scene, steps: Sequence[Step], environment: Mapping[str, str] | None = None) -> Job:
+    """Run `steps` in a detached child process. environment: variables that it gets besides ours; what they say is
+    not written to disk, as settings are. JobError while another job of this scene runs; ConfigError for a setting that
+    cannot be."""
     for step in steps:
         make_config(step.stage, step.config)
     job = Job(uuid.uuid4().hex[:12], tuple(steps), RUNNING, time.time())
@@ -82,6 +83,7 @@ def start(scene: Scene, steps: Sequence[Step]) -> Job:
             stdout=log,
             stderr=log,
             start_new_session=True,
+            env={**os.environ, **(environment or {})},
         )
     # The parent writes the pid: the child may die before it can. Reaping it here keeps it from lingering as a zombie
     # that looks alive.

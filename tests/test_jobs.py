@@ -106,3 +106,14 @@ def test_settings_that_cannot_be_are_told_before_anything_starts(scene: Scene) -
     with pytest.raises(ConfigError, match="no stage 'dance'"):
         jobs.start(scene, [Step("dance")])
     assert jobs.find(scene) is None
+
+
+def test_a_jobs_own_environment_reaches_it_and_is_not_written_down(scene: Scene, tmp_path) -> None:
+    (tmp_path / "scenes").mkdir()
+    secret = tmp_path / "pass-word" / "ratings.sqlite"
+    steps = [Step("export", {"out": str(tmp_path / "out"), "scenes": str(tmp_path / "scenes")})]
+    job = jobs.start(scene, steps, {"DIFIX3D_RATINGS_DB": f"sqlite:///{secret}"})
+    job = wait(scene, job.id)
+    assert job.state == FAILED and "Nothing to export" in job.error
+    assert secret.is_file(), "the child opened another database"
+    assert "pass-word" not in (scene.jobs_dir / f"{job.id}.json").read_text()

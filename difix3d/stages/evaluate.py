@@ -19,6 +19,7 @@ from difix3d.stages.base import option, stage
 from difix3d.stages.fit import PRESETS
 from difix3d.stages.fix import fixer_inputs
 from difix3d.stages.fixing import FixSession
+from difix3d.trajectories import HELDOUT
 from difix3d.types import View
 
 METRICS = ("psnr", "ssim", "lpips", "lpips_alex")
@@ -127,7 +128,7 @@ def _judge(session: FixSession, view: View, index: int, long_side_px: int, seed:
     camera = view.camera.resized(min(long_side_px, own))
     assert view.image_path is not None, "read_reconstruction was given images_dir"
     photo = read_rgb(view.image_path, (camera.width, camera.height))
-    frame = session.render("heldout", index, camera)
+    frame = session.render(HELDOUT, index, camera)
     fixed, _ = session.fix(frame, None, seed)
     row = np.hstack([_small(picture) for picture in (photo, frame.rgb, fixed)])
     return _Judged(view.name, _scores(frame.rgb, photo), _scores(fixed, photo), row)

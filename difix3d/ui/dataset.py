@@ -120,9 +120,8 @@ def _exporter(shared: Shared) -> Any:
     def export(visitor: dict[str, str], scene_id: str, scope: str) -> None:
         studio = shared.studio
         scene = _open(shared, visitor, scene_id)
-        settings = {"out": str(_export_dir(studio, scene, scope)), "ratings_db": str(studio.store.engine.url)}
-        one_only = scope == HERE or studio.public
-        settings["scenes"] = str(scene.root if one_only else studio.scenes_root)
+        scenes = scene.root if scope == HERE or studio.public else studio.scenes_root
+        settings = {"out": str(_export_dir(studio, scene, scope)), "scenes": str(scenes)}
         studio.start_job(scene, visitor["id"], [jobs.Step("export", settings)])
         gr.Info("Writing. The line above shows how far it is.")
 

@@ -18,6 +18,7 @@ from difix3d.ratings.schema import new_id
 from difix3d.scene import Scene
 from difix3d.types import Candidate, Rating
 from difix3d.ui.fix import thumbnail_of
+from difix3d.ui.scene import NO_SCENE
 from difix3d.ui.shared import QUIET, Shared, told
 from difix3d.ui.studio import Studio, rater_key
 from difix3d.ui.widgets import compare
@@ -26,7 +27,6 @@ log = logging.getLogger(__name__)
 
 HERE, EVERYWHERE = "this scene", "all scenes"
 UI_VERSION = f"studio {__version__}"
-NO_SCENE = "No scene yet: bring photos or a video under Capture, or try the example."
 NO_PAIRS = "Nothing to compare yet: a path has to be rendered and fixed first. Capture shows how far it is."
 ALL_RATED = "You have rated every pair there is. Thank you! Fix frames with other photos, or another path, for more."
 

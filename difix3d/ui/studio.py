@@ -152,7 +152,9 @@ class Studio:
                 running = jobs.find(other)
                 if running and running.state == jobs.RUNNING and self.may_change(other, visitor):
                     raise JobError(f"Your job in {other.info['name']!r} is still running. Wait for it, or cancel it.")
-        return jobs.start(scene, steps)
+        # A database's URL may hold a password: it goes to the child, and not into the job's file.
+        url = self.store.engine.url.render_as_string(hide_password=False)
+        return jobs.start(scene, steps, {"DIFIX3D_RATINGS_DB": url})
 
     # Fixers
 
