@@ -68,6 +68,7 @@ def picture() -> Callable[[Page, str], None]:
     def take(tab: Page, name: str) -> None:
         for label, size in (("1280", WIDE), ("390", NARROW)):
             tab.set_viewport_size(size)
+            tab.evaluate("window.scrollTo(0, 0)")
             tab.wait_for_timeout(400)
             wide = tab.evaluate("document.documentElement.scrollWidth")
             assert wide <= size["width"] + 1, f"{name} at {label}: {wide} px wide"
