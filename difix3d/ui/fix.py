@@ -53,7 +53,7 @@ def build(shared: Shared) -> None:
     sides = [left, right, before_after]
     shared.revision.change(
         _reader(shared), [*asked, right], [nothing, group, trajectory, fixer, index, *sides], **QUIET
-    ).then(_offerer(shared), asked, offered, **QUIET)
+    ).then(_offerer(shared, keep=True), [*asked, photos], offered, **QUIET)
     for changed in (trajectory.input, index.release):
         changed(_frame_reader(shared), asked, [index, *sides], **QUIET)
         changed(_offerer(shared), asked, offered, **QUIET)
@@ -123,18 +123,23 @@ def _frame_reader(shared: Shared) -> Any:
     return read
 
 
-def _offerer(shared: Shared) -> Any:
-    """Photos for this frame, the best ones chosen."""
+def _offerer(shared: Shared, keep: bool = False) -> Any:
+    """Photos for this frame, the best ones chosen. keep: those that are offered for it already stay as they are."""
 
     @told
-    def offer(visitor: dict[str, str], scene_id: str, trajectory: str | None, index: int, fixer: str | None) -> Any:
+    def offer(
+        visitor: dict[str, str], scene_id: str, trajectory: str | None, index: int, fixer: str | None, now: Any = None
+    ) -> Any:
         if not scene_id or not trajectory or not fixer:
             return None
+        asked = [scene_id, trajectory, int(index), fixer]
+        if keep and now and now.get("asked") == asked:
+            return gr.skip()
         scene = shared.studio.open_scene(scene_id, visitor["id"])
         session = shared.studio.session(scene, fixer)
         most = session.fixer.max_references
         if most == 0:
-            return {"photos": [], "chosen": [], "most": 0}
+            return {"photos": [], "chosen": [], "most": 0, "asked": asked}
         ranked = session.ranked(session.frame(trajectory, int(index)))[:MOST_OFFERED]
         photos = [
             {
@@ -145,7 +150,7 @@ def _offerer(shared: Shared) -> Any:
             for each in ranked
         ]
         first = [each.name for each in ranked[: min(most, CHOSEN_AT_FIRST)]]
-        return {"photos": photos, "chosen": first, "most": most}
+        return {"photos": photos, "chosen": first, "most": most, "asked": asked}
 
     return offer
 

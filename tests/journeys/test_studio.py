@@ -122,6 +122,9 @@ def test_one_frame_is_fixed_with_chosen_photos_and_stays(page: Page, server: Ser
     (new,) = set(the_scene(server).root.glob("fixed/*/*/candidates.json")) - before
     (candidate,) = json.loads(new.read_text())
     assert candidate["references"] == chosen and (the_scene(server).root / candidate["image_path"]).is_file()
+    page.wait_for_timeout(2500)  # the page has read the scene again meanwhile, and leaves the choice alone
+    pressed = page.locator(".dx-picker button[aria-pressed=true]")
+    assert pressed.evaluate_all("buttons => buttons.map(button => button.dataset.name)") == chosen
     picture(page, "fix")
     page.reload()
     open_step(page, "Fix")
