@@ -38,6 +38,7 @@ LOST_MESSAGE = (
     "The job ended without a word: it may have run out of memory, or the machine restarted. "
     "Finished stages are kept; start it again and it goes on from there."
 )
+CANCELLED_MESSAGE = "Cancelled. Finished stages are kept."
 CRASH_MESSAGE = "Something went wrong inside the program ({error}). Finished stages are kept; the log has the details."
 TURNS = ".turns"
 """Beside the scenes: see difix3d.turns."""
@@ -107,8 +108,7 @@ def find(scene: Scene, job_id: str | None = None) -> Job | None:
         # The child may have finished between our two looks.
         job = _load(scene.jobs_dir / f"{job.id}.json")
         if job.state == RUNNING:
-            job = _end(scene, job, LOST, LOST_MESSAGE)
-            scene.log(Failed(_last_stage(scene, job), "Lost", LOST_MESSAGE), job.id)
+            job = _end_of_a_dead_one(scene, job)
     return job
 
 
@@ -119,14 +119,12 @@ def cancel(scene: Scene, job_id: str) -> Job:
         raise JobError(f"There is no job {job_id!r} in this scene.")
     if job.state != RUNNING:
         return job
+    # Said before it is done: a page that looks in between finds a dead process, and must not call it lost.
+    _cancel_mark(scene, job).touch()
     _stop_process(job)
     # A job that finished just before the signal stays finished.
     job = _load(scene.jobs_dir / f"{job.id}.json")
-    if job.state == RUNNING:
-        message = "Cancelled. Finished stages are kept."
-        job = _end(scene, job, CANCELLED, message)
-        scene.log(Failed(_last_stage(scene, job), "Cancelled", message), job.id)
-    return job
+    return _end_of_a_dead_one(scene, job) if job.state == RUNNING else job
 
 
 def run_inline(scene: Scene, steps: Sequence[Step], job_id: str = "") -> Iterator[Event]:
@@ -190,6 +188,27 @@ def _claim(scene: Scene, job_id: str) -> None:
             if job is None and claim.is_file() and time.time() - claim.stat().st_mtime < _SPAWN_SECONDS:
                 raise JobError("A job is just being started in this scene. Look again in a moment.") from None
             claim.unlink(missing_ok=True)
+
+
+def _end_of_a_dead_one(scene: Scene, job: Job) -> Job:
+    """The job, whose process is gone without having said how: cancelled, or lost. Of several that find it at once,
+    one writes it down."""
+    if _cancel_mark(scene, job).exists():
+        state, kind, message = CANCELLED, "Cancelled", CANCELLED_MESSAGE
+    else:
+        state, kind, message = LOST, "Lost", LOST_MESSAGE
+    try:
+        (scene.jobs_dir / f"{job.id}.ended").open("x").close()
+    except FileExistsError:
+        return dataclasses.replace(job, state=state, error=message)
+    stage = _last_stage(scene, job)
+    job = _end(scene, job, state, message)
+    scene.log(Failed(stage, kind, message), job.id)
+    return job
+
+
+def _cancel_mark(scene: Scene, job: Job) -> Path:
+    return scene.jobs_dir / f"{job.id}.cancel"
 
 
 def _end(scene: Scene, job: Job, state: str, error: str = "") -> Job:

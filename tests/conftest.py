@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Playwright, sync_playwright
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -37,3 +39,10 @@ def chromium() -> str:
             return path
     _skip_or_fail("no Chromium on the PATH: apt-get install chromium")
     raise AssertionError
+
+
+@pytest.fixture(scope="session")
+def playwright() -> Iterator[Playwright]:
+    """The one Playwright of a test run: a second one beside it does not start."""
+    with sync_playwright() as running:
+        yield running

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -117,3 +118,24 @@ def test_a_jobs_own_environment_reaches_it_and_is_not_written_down(scene: Scene,
     assert job.state == FAILED and "Nothing to export" in job.error
     assert secret.is_file(), "the child opened another database"
     assert "pass-word" not in (scene.jobs_dir / f"{job.id}.json").read_text()
+
+
+def test_a_job_that_is_cancelled_while_others_look_is_not_called_lost(scene: Scene, photos: Path) -> None:
+    job = jobs.start(scene, [Step("ingest", {"capture": [str(photos)]})])
+    wait_for_first_event(scene)
+    seen, stop = set(), threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            seen.add(jobs.find(scene, job.id).state)
+
+    watchers = [threading.Thread(target=look) for _ in range(3)]
+    for watcher in watchers:
+        watcher.start()
+    assert jobs.cancel(scene, job.id).state == CANCELLED
+    stop.set()
+    for watcher in watchers:
+        watcher.join()
+    assert jobs.find(scene, job.id).state == CANCELLED and seen <= {RUNNING, CANCELLED}
+    ends = [event for *_, event in scene.events() if isinstance(event, Failed)]
+    assert [event.kind for event in ends] == ["Cancelled"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from playwright.sync_api import Playwright
 
 from difix3d.errors import FormatError, ShapeError
 from difix3d.formats.clip import Clip
@@ -137,9 +138,7 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.mark.browser
-def test_chromium_plays_it_in_its_colours(tmp_path: Path, chromium: str) -> None:
-    from playwright.sync_api import sync_playwright
-
+def test_chromium_plays_it_in_its_colours(tmp_path: Path, chromium: str, playwright: Playwright) -> None:
     colours = [(200, 40, 40), (40, 160, 60), (50, 60, 200), (128, 128, 128)]
     frame = np.zeros((720, 400, 3), np.uint8)  # tall: where some players guess HD colours
     for index, colour in enumerate(colours):
@@ -150,25 +149,24 @@ def test_chromium_plays_it_in_its_colours(tmp_path: Path, chromium: str) -> None
     threading.Thread(target=server.serve_forever, daemon=True).start()
     arguments = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     try:
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
-            page = browser.new_page()
-            page.goto(f"http://127.0.0.1:{server.server_port}/index.html")
-            played = page.evaluate(
-                """async () => {
-                    const video = document.querySelector('video');
-                    const ended = new Promise(done => { video.onended = done; video.onerror = done; });
-                    await video.play();
-                    await ended;
-                    const context = document.querySelector('canvas').getContext('2d');
-                    context.drawImage(video, 0, 0);
-                    const at = y => [...context.getImageData(200, y, 1, 1).data.slice(0, 3)];
-                    return {ready: video.readyState, duration: video.duration, width: video.videoWidth,
-                            height: video.videoHeight, error: video.error && video.error.message,
-                            at: video.currentTime, colours: [90, 270, 450, 630].map(at)};
-                }"""
-            )
-            browser.close()
+        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
+        page = browser.new_page()
+        page.goto(f"http://127.0.0.1:{server.server_port}/index.html")
+        played = page.evaluate(
+            """async () => {
+                const video = document.querySelector('video');
+                const ended = new Promise(done => { video.onended = done; video.onerror = done; });
+                await video.play();
+                await ended;
+                const context = document.querySelector('canvas').getContext('2d');
+                context.drawImage(video, 0, 0);
+                const at = y => [...context.getImageData(200, y, 1, 1).data.slice(0, 3)];
+                return {ready: video.readyState, duration: video.duration, width: video.videoWidth,
+                        height: video.videoHeight, error: video.error && video.error.message,
+                        at: video.currentTime, colours: [90, 270, 450, 630].map(at)};
+            }"""
+        )
+        browser.close()
     finally:
         server.shutdown()
         server.server_close()

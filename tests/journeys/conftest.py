@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, Playwright, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright
 from studio_server import NARROW, WIDE, Server
 
 # WebGL in software, so that the 3D viewer draws on a machine without a GPU.
@@ -24,12 +24,6 @@ def server(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Iterator[S
     started.start()
     yield started
     started.stop()
-
-
-@pytest.fixture(scope="session")
-def playwright() -> Iterator[Playwright]:
-    with sync_playwright() as running:
-        yield running
 
 
 @pytest.fixture(scope="session")
