@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from dataclasses import asdict, replace
 from itertools import combinations
 from pathlib import Path
@@ -160,3 +161,11 @@ def test_a_listing_that_leads_out_of_the_scene_is_refused(tmp_path: Path) -> Non
     listing.write_text(json.dumps(entries))
     with pytest.raises(SceneError, match="leads out"):
         candidates_of(scene)
+
+
+def test_what_is_being_written_is_not_offered(tmp_path: Path) -> None:
+    scene = make_scene(tmp_path)
+    before = candidates_of(scene)
+    for finished in (next(scene.root.glob("renders/*")), next(scene.root.glob("fixed/*/*"))):
+        shutil.copytree(finished, finished.with_name(f".{finished.name}.abc.partial"))
+    assert candidates_of(scene) == before

@@ -29,13 +29,13 @@ def candidates_of(scene: Scene) -> dict[FrameKey, list[Candidate]]:
     be read.
     """
     frames: dict[FrameKey, list[Candidate]] = {}
-    for path in sorted(scene.root.glob("renders/*/*.png")):
+    for path in sorted(scene.root.glob("renders/[!.]*/*.png")):
         if match := _FRAME_NAME.fullmatch(path.name):
             key = (path.parent.name, int(match[1]))
             status = path.stat()
             sha256 = _hash(str(path), status.st_mtime_ns, status.st_size)
             frames[key] = [Candidate(scene.id, *key, RENDER, scene.relative(path), sha256)]
-    for listing in sorted(scene.root.glob("fixed/*/*/candidates.json")):
+    for listing in sorted(scene.root.glob("fixed/[!.]*/[!.]*/candidates.json")):
         for candidate in read_candidates(scene, listing):
             frame = frames.get((candidate.trajectory, candidate.frame_index))
             if frame is None or not scene.inside(candidate.image_path).is_file():

@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from difix3d.atomic import replacing_folder, write_json
@@ -224,16 +225,19 @@ def store_candidate(
     asked = [frame.index, render_sha256, fixer.name, fixer.settings, list(references), seed]
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:10]
     folder = scene.fixed_dir(frame.trajectory, f"{folder_name(Path(fixer.name).name)[:_LONGEST_LABEL]}-{digest}")
-    if (folder / CANDIDATES).is_file():
-        (entry,) = json.loads((folder / CANDIDATES).read_text())
-        return Candidate(**{**entry, "references": tuple(entry["references"])})
-    name = f"{frame.index:05d}.png"
-    with replacing_folder(folder) as temporary:
-        write_rgb(temporary / name, rgb)
-        sha256 = hash_file(temporary / name)
-        candidate = candidate_of(scene, frame, folder / name, sha256, fixer, references, seed)
-        write_json(temporary / CANDIDATES, [asdict(candidate)])
-    return candidate
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Who comes second waits, and finds the first one's: renaming two folders to one name at once is an error.
+    with FileLock(folder.parent / f".{folder.name}.lock"):
+        if (folder / CANDIDATES).is_file():
+            (entry,) = json.loads((folder / CANDIDATES).read_text())
+            return Candidate(**{**entry, "references": tuple(entry["references"])})
+        name = f"{frame.index:05d}.png"
+        with replacing_folder(folder) as temporary:
+            write_rgb(temporary / name, rgb)
+            sha256 = hash_file(temporary / name)
+            candidate = candidate_of(scene, frame, folder / name, sha256, fixer, references, seed)
+            write_json(temporary / CANDIDATES, [asdict(candidate)])
+        return candidate
 
 
 def _at_size(camera: Camera, long_side_px: int) -> Camera:

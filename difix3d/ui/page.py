@@ -140,7 +140,7 @@ def _ticker(studio: Studio, follower: Follower) -> Any:
 
 def _stamp(found: Scene) -> str:
     """Changes when a stage of the scene completes, or a frame was fixed by hand."""
-    written = [*found.root.glob("stages/*.json"), *found.root.glob("fixed/*/*/candidates.json")]
+    written = [*found.root.glob("stages/*.json"), *found.root.glob("fixed/[!.]*/[!.]*/candidates.json")]
     times = [path.stat().st_mtime_ns for path in written]
     return f"{len(times)}-{max(times, default=0)}"
 

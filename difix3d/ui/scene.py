@@ -149,7 +149,7 @@ def _deleter(shared: Shared) -> Any:
 
 def fixed_paths(scene: Scene) -> list[tuple[str, str]]:
     """(trajectory, fixer label) of every trajectory that was fixed as a whole, newest first."""
-    listings = sorted(scene.root.glob("fixed/*/*/candidates.json"), key=lambda path: -path.stat().st_mtime)
+    listings = sorted(scene.root.glob("fixed/[!.]*/[!.]*/candidates.json"), key=lambda path: -path.stat().st_mtime)
     found = [(path.parent.parent.name, path.parent.name) for path in listings]
     return [pair for pair in found if scene.video_path("-".join(pair)).is_file()]
 
