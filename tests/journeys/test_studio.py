@@ -82,6 +82,8 @@ def test_the_scene_says_how_good_it_is_and_plays_before_and_after(page: Page, se
     canvas = page.locator(".dx-wipe canvas").first
     expect(canvas).to_be_visible(timeout=30_000)
     page.wait_for_function("document.querySelector('.dx-wipe video').readyState >= 2", timeout=30_000)
+    # The first picture is painted by an event that comes after the data.
+    page.wait_for_function("document.querySelector('.dx-wipe canvas').width > 300", timeout=30_000)
     assert 600 < canvas.evaluate("c => c.width") <= 640, "one half of the side-by-side video"
     assert page.evaluate("document.querySelector('.dx-wipe video').duration") > 1
     assert canvas.evaluate(BRIGHTNESS) > 20, "the video is black"
