@@ -1,7 +1,7 @@
 """A fixer takes a broken render and reference photos and returns a clean frame of the same size.
 
 Adding one: a file here with a class that follows Fixer, a line in the table in `difix3d/fixers/__init__.py`, and,
-if it needs a library of its own, an extra in pyproject.toml. tests/test_fixers.py then tests it at once.
+if it needs a library of its own, an extra in pyproject.toml. tests/fixers/test_fixers.py then tests it at once.
 """
 
 from __future__ import annotations
