@@ -21,7 +21,7 @@ from difix3d.atomic import replacing_folder, write_json
 from difix3d.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from difix3d.fixers.difix.vae import DifixVAE, LoraWeights
 
@@ -31,7 +31,15 @@ _VAE_FILE = "vae/diffusion_pytorch_model.safetensors"
 _TEXT_FILE = "text_encoder/model.safetensors"
 _NEEDED = ("model_index.json", "unet/config.json", _UNET_FILE, "vae/config.json", _VAE_FILE, "text_encoder/config.json",
            _TEXT_FILE, "tokenizer/vocab.json", "tokenizer/merges.txt", "scheduler/scheduler_config.json")  # fmt: skip
-_LORA_KEY = re.compile(r"(?P<module>.+)\.lora_(?P<factor>[AB])\.[^.]+\.weight")
+_FIRST_INDEX = {
+    "_class_name": "DifixPipeline",
+    "scheduler": ["diffusers", "DDPMScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["autoencoder_kl", "AutoencoderKL"],
+}
+"""model_index.json of what was trained from Stable Diffusion; later checkpoints keep their parent's."""
 
 
 @dataclass
@@ -75,15 +83,18 @@ def locate(source: str | Path, revision: str | None = None) -> tuple[Path, str |
     return folder, commit
 
 
-def load(folder: Path, *, keep_lora: bool = False) -> Checkpoint:
+def load(folder: Path, *, keep_lora: bool = False, trained: Path | None = None) -> Checkpoint:
     """Read a folder that `locate` gave. Every key must fit: CheckpointError names those that do not.
 
-    keep_lora: leave the decoder's LoRA out of its weights and return it, so that training can go on with it.
+    keep_lora: leave the decoder's LoRA out of its weights and return it, so that training can go on with it. Then
+    Stable Diffusion's own weights (stabilityai/sd-turbo) are taken too, with skips that hardly act yet.
+    trained: what the published training script saved (model_N.pkl) on top of such a folder.
     """
     import transformers
     from accelerate import init_empty_weights
     from diffusers import DDPMScheduler, UNet2DConditionModel
 
+    from difix3d.fixers.difix import weights
     from difix3d.fixers.difix.vae import DifixVAE
 
     with init_empty_weights(include_buffers=False):
@@ -92,10 +103,26 @@ def load(folder: Path, *, keep_lora: bool = False) -> Checkpoint:
         text_config = transformers.CLIPTextConfig.from_dict(_config(folder, "text_encoder/config.json"))
         text_encoder = transformers.CLIPTextModel(text_config)
 
-    load_strictly(unet, _tensors(folder, _UNET_FILE), _UNET_FILE)
-    base, lora = split_lora(_tensors(folder, _VAE_FILE))
-    load_strictly(vae, base if keep_lora else merged(base, lora), _VAE_FILE)
-    load_strictly(text_encoder, _text_keys(_tensors(folder, _TEXT_FILE), text_encoder), _TEXT_FILE)
+    vae_state = weights.read_tensors(folder / _VAE_FILE, _VAE_FILE)
+    if not weights.has_skips(vae_state):
+        if not keep_lora and trained is None:
+            raise CheckpointError(
+                f"{folder} holds Stable Diffusion, which was never trained to fix renders. It can be the start of a "
+                f"training (difix3d finetune --from). To fix, choose nvidia/difix_ref or a checkpoint trained here."
+            )
+        vae_state = weights.with_new_skips(vae_state, vae)
+    if trained is None:
+        where = _UNET_FILE
+        unet_state = weights.read_tensors(folder / _UNET_FILE, _UNET_FILE)
+    else:
+        where = trained.name
+        unet_state, vae_part = weights.read_training_pickle(trained)
+        vae_state = {key: value for key, value in vae_state.items() if not weights.has_skips({key: value})} | vae_part
+    weights.load_strictly(unet, unet_state, where)
+    base, lora = weights.split_lora(vae_state, _VAE_FILE)
+    weights.load_strictly(vae, base if keep_lora else weights.merged(base, lora), _VAE_FILE)
+    text_state = weights.read_tensors(folder / _TEXT_FILE, _TEXT_FILE)
+    weights.load_strictly(text_encoder, weights.text_keys(text_state, text_encoder), _TEXT_FILE)
 
     scheduler = DDPMScheduler.from_config(_config(folder, "scheduler/scheduler_config.json"))
     if scheduler.config.prediction_type != "epsilon":
@@ -116,7 +143,7 @@ def load(folder: Path, *, keep_lora: bool = False) -> Checkpoint:
 def save(checkpoint: Checkpoint, folder: Path, about: dict[str, Any] | None = None) -> None:
     """Write a folder that `load` reads, atomically: float32 safetensors, LoRA merged.
 
-    Text encoder, tokenizer and scheduler are never trained and are copied as they are. about: goes to difix3d.json.
+    Text encoder, tokenizer and noise levels are never trained and are copied as they are. about: goes to difix3d.json.
     """
     from safetensors.torch import save_file
 
@@ -124,9 +151,11 @@ def save(checkpoint: Checkpoint, folder: Path, about: dict[str, Any] | None = No
 
     merge_lora(checkpoint.vae)
     with replacing_folder(folder) as target:
-        for part in ("scheduler", "text_encoder", "tokenizer"):
+        for part in ("text_encoder", "tokenizer"):
             shutil.copytree(checkpoint.folder / part, target / part, copy_function=shutil.copyfile)
-        shutil.copyfile(checkpoint.folder / "model_index.json", target / "model_index.json")
+        checkpoint.scheduler.save_config(target / "scheduler")
+        index = _model_index(checkpoint.folder)
+        write_json(target / "model_index.json", _FIRST_INDEX if _is_plain(index) else index)
         for part, model in (("unet", checkpoint.unet), ("vae", checkpoint.vae)):
             config = _config(checkpoint.folder, f"{part}/config.json")
             if part == "vae":
@@ -139,70 +168,17 @@ def save(checkpoint: Checkpoint, folder: Path, about: dict[str, Any] | None = No
         write_json(target / "difix3d.json", inherited | (about or {}))
 
 
-def load_strictly(module: nn.Module, state: dict[str, Tensor], where: str) -> None:
-    """Load float32 weights; CheckpointError names keys that are missing, unknown or of another shape."""
-    wanted = module.state_dict()
-    missing, unknown = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
-    misshaped = [
-        f"{name} (expected {list(wanted[name].shape)}, found {list(state[name].shape)})"
-        for name in sorted(wanted.keys() & state.keys())
-        if wanted[name].shape != state[name].shape
-    ]
-    problems = [
-        f"{len(names)} {what}: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
-        for what, names in (("missing", missing), ("unknown", unknown), ("of another shape", misshaped))
-        if names
-    ]
-    if problems:
-        raise CheckpointError(f"{where} does not fit the model of its config.json. Keys {'; '.join(problems)}")
-    module.load_state_dict({name: value.float() for name, value in state.items()}, strict=True, assign=True)
-
-
-def split_lora(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], LoraWeights]:
-    """A VAE's tensors as plain base weights and LoRA factors; a merged one has no factors.
-
-    Raises CheckpointError for a factor without its partner or without a weight that it fits.
-    """
-    base: dict[str, Tensor] = {}
-    factors: dict[str, dict[str, Tensor]] = {}
-    for key, value in state.items():
-        if match := _LORA_KEY.fullmatch(key):
-            factors.setdefault(match["module"], {})[match["factor"]] = value.float()
-        else:
-            base[key.replace(".base_layer.", ".")] = value
-    for module, pair in factors.items():
-        weight = base.get(f"{module}.weight")
-        if pair.keys() != {"A", "B"} or weight is None:
-            raise CheckpointError(f"{_VAE_FILE}: {module} has LoRA tensors without lora_A, lora_B or base_layer.weight")
-        a, b = pair["A"], pair["B"]
-        if a.shape[0] != b.shape[1] or b.shape[0] != weight.shape[0] or a[0].numel() != weight[0].numel():
-            raise CheckpointError(
-                f"{_VAE_FILE}: {module}: LoRA of shapes {list(a.shape)} and {list(b.shape)} does not fit a weight of "
-                f"{list(weight.shape)}"
-            )
-    return base, {module: (pair["A"], pair["B"]) for module, pair in factors.items()}
-
-
-def merged(base: dict[str, Tensor], lora: LoraWeights) -> dict[str, Tensor]:
-    """Base weights with the LoRA added, computed in float32."""
-    from difix3d.fixers.difix.vae import low_rank_update
-
-    result = dict(base)
-    for module, (a, b) in lora.items():
-        weight = base[f"{module}.weight"].float()
-        result[f"{module}.weight"] = weight + low_rank_update(a, b).view_as(weight)
-    return result
-
-
 def list_checkpoints(folder: Path | str) -> list[str]:
-    """Names of the checkpoints directly inside `folder`, sorted; a missing folder holds none."""
+    """Names of the fixer checkpoints directly inside `folder`, sorted; a missing folder holds none."""
     root = Path(folder)
     if not root.is_dir():
         return []
     return sorted(
         place.name
         for place in root.iterdir()
-        if not place.name.startswith(".") and all((place / name).is_file() for name in _NEEDED)
+        if not place.name.startswith(".")
+        and all((place / name).is_file() for name in _NEEDED)
+        and not _is_plain(_model_index(place))
     )
 
 
@@ -244,6 +220,11 @@ def _model_index(folder: Path) -> dict[str, Any]:
     return _config(folder, "model_index.json") if (folder / "model_index.json").is_file() else {}
 
 
+def _is_plain(index: dict[str, Any]) -> bool:
+    """Whether a model_index.json is Stable Diffusion's: a start for training, and no fixer yet."""
+    return str(index.get("_class_name", "")).startswith("StableDiffusion")
+
+
 def _config(folder: Path, name: str) -> dict[str, Any]:
     try:
         found = json.loads((folder / name).read_text())
@@ -251,25 +232,4 @@ def _config(folder: Path, name: str) -> dict[str, Any]:
         raise CheckpointError(f"{name}: expected JSON, could not read it ({error})") from error
     if not isinstance(found, dict):
         raise CheckpointError(f"{name}: expected a JSON object, found {type(found).__name__}")
-    return found
-
-
-def _tensors(folder: Path, name: str) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(folder / name)
-    except SafetensorError as error:
-        raise CheckpointError(f"{name}: expected safetensors, could not read it ({error})") from error
-
-
-def _text_keys(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Keys as this version of transformers has them: with or without "text_model.", never with position_ids."""
-    prefix = "text_model."
-    wants_prefix = any(name.startswith(prefix) for name in model.state_dict())
-    found = {}
-    for name, value in state.items():
-        if not name.endswith("position_ids"):  # a constant that old versions stored
-            found[(prefix if wants_prefix else "") + name.removeprefix(prefix)] = value
     return found

@@ -17,6 +17,9 @@ from torch.nn.utils import parametrize
 LORA_ALPHA = 8.0
 """What peft takes where a training names none, as Difix's did: W + (8 / rank) B A, so 2.0 for its rank of 4."""
 
+SKIP_CONVS = ("skip_conv_1", "skip_conv_2", "skip_conv_3", "skip_conv_4")
+"""Names inside the decoder, coarsest first."""
+
 LoraWeights = dict[str, tuple[Tensor, Tensor]]
 """Module name -> (A [r, in, k, k] or [r, in], B [out, r, 1, 1] or [out, r])."""
 
@@ -38,14 +41,14 @@ class DifixVAE(nn.Module):
         self.gamma: float = config.get("gamma", 1.0)
         self.ignore_skip: bool = config.get("ignore_skip", False)
         c0, c1, c2, c3 = config["block_out_channels"]
-        for number, (inner, outer) in enumerate(((c2, c3), (c1, c3), (c0, c2), (c0, c1)), start=1):
+        for name, (inner, outer) in zip(SKIP_CONVS, ((c2, c3), (c1, c3), (c0, c2), (c0, c1))):
             # The first takes a_3, which is the input of the last down block and so has c2 channels.
-            self.decoder.add_module(f"skip_conv_{number}", nn.Conv2d(inner, outer, 1, bias=False))
+            self.decoder.add_module(name, nn.Conv2d(inner, outer, 1, bias=False))
 
     @property
     def skip_convs(self) -> list[nn.Conv2d]:
         """skip_conv_1 (coarsest) to skip_conv_4."""
-        return [self.decoder.get_submodule(f"skip_conv_{number}") for number in range(1, 5)]  # type: ignore[misc]
+        return [self.decoder.get_submodule(name) for name in SKIP_CONVS]  # type: ignore[misc]
 
     def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Posterior mean and log-variance [N, 4, H/8, W/8] (unscaled), and skips a_0..a_3."""
