@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from difix3d.errors import FormatError
+from difix3d.formats import ply
 from difix3d.formats.ply import read_splats, write_splats
 from difix3d.types import Splats
 
@@ -96,7 +97,46 @@ def test_unusable_splats_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureF
     read = read_splats(tmp_path / "a.ply")
     assert np.array_equal(read.means, splats.means[[0, 2, 4]])
     assert np.isfinite(read.opacity_logits).all() and read.opacity_logits[2] > 20
-    assert "left out 2 of 5" in caplog.text
+    assert "left out 2 of 5" in caplog.text and "1 by x y z, 1 by rot" in caplog.text
+
+
+def test_numbers_beyond_float32_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A double or an ascii file can hold them."""
+    rows = [ROW, ROW.replace(b"8 9", b"8 1e99"), ROW.replace(b"4 5", b"nan 5")]
+    (tmp_path / "a.ply").write_bytes(SPLATS.replace(b"vertex 2", b"vertex 3") + b"end_header\n" + b"".join(rows))
+    assert len(read_splats(tmp_path / "a.ply")) == 1
+    assert "left out 2 of 3" in caplog.text and "1 by f_dc and f_rest, 1 by scale" in caplog.text
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "binary_little_endian", "binary_big_endian"])
+def test_what_stands_before_and_between_is_passed_over(tmp_path: Path, encoding: str) -> None:
+    """An element of another program's before the splats, colours in bytes among their properties."""
+    end = ">" if "big" in encoding else "<"
+    splat = np.dtype([(n, end + "f4") for n in NAMES[:3]] + [("red", "u1")] + [(n, end + "f4") for n in NAMES[3:]])
+    table = np.zeros(3, splat)
+    for k, name in enumerate(NAMES):
+        table[name] = np.arange(3) + 10 * k
+    header = ["ply", f"format {encoding} 1.0", "obj_info x", "element chunk 2", "property short a", "property int b"]
+    header += ["element vertex 3"]
+    header += [f"property {'uchar' if name == 'red' else 'float'} {name}" for name in splat.names] + ["end_header", ""]
+    before = np.ones(2, [("a", end + "i2"), ("b", end + "i4")])
+    if encoding == "ascii":
+        body = "".join(" ".join(str(v) for v in row.tolist()) + "\n" for t in (before, table) for row in t).encode()
+    else:
+        body = before.tobytes() + table.tobytes()
+    (tmp_path / "a.ply").write_bytes("\n".join(header).encode() + body)
+    read = read_splats(tmp_path / "a.ply")
+    assert read.means[:, 1].tolist() == [10, 11, 12] and read.quats[:, 3].tolist() == [130, 131, 132]
+    assert read.sh_degree == 0 and read.sh[:, 0, 2].tolist() == [50, 51, 52]
+
+
+def test_more_than_one_chunk_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ply, "_CHUNK", 16)
+    for encoding in ("ascii", "binary_big_endian"):
+        for count in (15, 16, 17, 40):
+            splats = random_splats(count, 2, count)
+            rewritten(splats, tmp_path / "a.ply", encoding=encoding, shuffle=True, extra=True, normals=True)
+            assert same(read_splats(tmp_path / "a.ply"), splats)
 
 
 def exported_by_gsplat(path: Path, splats: Splats, kind: str) -> None:
@@ -121,6 +161,24 @@ def test_a_compressed_ply_says_that_it_is_one(tmp_path: Path) -> None:
 
 
 GOOD = "ply\nformat ascii 1.0\nelement vertex 1\n"
+NAMES = [
+    "x",
+    "y",
+    "z",
+    "f_dc_0",
+    "f_dc_1",
+    "f_dc_2",
+    "opacity",
+    "scale_0",
+    "scale_1",
+    "scale_2",
+    "rot_0",
+    "rot_1",
+    "rot_2",
+    "rot_3",
+]
+SPLATS = ("ply\nformat ascii 1.0\nelement vertex 2\n" + "".join(f"property float {n}\n" for n in NAMES)).encode()
+ROW = b"1 2 3 4 5 6 7 8 9 10 11 12 13 14\n"
 
 
 @pytest.mark.parametrize(
@@ -136,8 +194,12 @@ GOOD = "ply\nformat ascii 1.0\nelement vertex 1\n"
         (GOOD.encode() + b"property float x\nproperty uchar red\nend_header\n1 2\n", "point cloud"),
         (GOOD.encode() + b"property float f_rest_0\nend_header\n1\n", "SH degree"),
         (GOOD.encode() + b"property float x\nproperty float x\nend_header\n1 1\n", "twice"),
-        (GOOD.encode() + b"property float x\nend_header\nhello\n", "numbers"),
-        (GOOD.encode() + b"property float x\nend_header\n1 2 3\n", "expected 1"),
+        (SPLATS + b"end_header\n" + ROW + ROW.replace(b"7", b"hello"), "2 lines of 14 numbers .*hello"),
+        (SPLATS + b"end_header\n" + ROW + b"15 " + ROW, "2 lines of 14 numbers"),
+        (SPLATS + b"property float extra\nend_header\n" + ROW + ROW, "2 lines of 15 numbers, got 2 of 14"),
+        (SPLATS + b"end_header\n" + ROW + b"\n" * 40, "2 lines of 14 numbers, got 1"),
+        (SPLATS + b"end_header\n" + ROW, "cut short"),
+        (SPLATS.replace(b"vertex 2", b"vertex 9999999999") + b"end_header\n" + ROW, "cut short"),
         (
             b"ply\nformat binary_little_endian 1.0\nelement vertex 999999999999\nproperty float x\nend_header\n1",
             "cut short",

@@ -3,11 +3,16 @@
 Properties, one float32 each: x y z nx ny nz f_dc_0..2 f_rest_0.. opacity scale_0..2 rot_0..3. The f_rest are
 channel-major: all higher SH coefficients of red, then of green, then of blue. opacity is a logit, scale a natural
 logarithm, rot a quaternion wxyz. Normals are unused and written as zeros.
+
+Both directions go through the file a few thousand splats at a time, so that two million need little more memory than
+the splats themselves (236 bytes each at SH degree 3).
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -34,6 +39,8 @@ _SCALARS = {
 _BYTE_ORDERS = {"ascii": "=", "binary_little_endian": "<", "binary_big_endian": ">"}
 _REST_COUNTS = {0: 1, 9: 4, 24: 9, 45: 16}
 _MAX_HEADER_LINES = 1000
+_CHUNK = 1 << 15
+"""Splats read or written at once: 8 MB at SH degree 3."""
 _LARGEST_LOGIT = 30.0
 """Converters store an opacity of exactly 1 as an infinite logit; sigmoid(30) is 1 in float32."""
 
@@ -45,45 +52,53 @@ class _Element:
     properties: list[tuple[str, str]] = field(default_factory=list)
     has_list: bool = False
 
+    @property
+    def names(self) -> list[str]:
+        return [name for name, _ in self.properties]
+
 
 def write_splats(path: Path, splats: Splats) -> None:
     """Write a binary little-endian 3DGS PLY, atomically; the SH degree is that of `splats`."""
-    count, coefficients = len(splats), splats.sh.shape[1]
-    names = _property_names(coefficients)
-    rows = np.concatenate(
-        [
-            splats.means,
-            np.zeros((count, 3), np.float32),
-            splats.sh[:, 0],
-            splats.sh[:, 1:].transpose(0, 2, 1).reshape(count, 3 * (coefficients - 1)),
-            splats.opacity_logits[:, None],
-            splats.log_scales,
-            splats.quats,
-        ],
-        axis=1,
-        dtype=np.dtype("<f4"),
-    )
-    header = ["ply", "format binary_little_endian 1.0", f"element vertex {count}"]
-    header += [f"property float {name}" for name in names] + ["end_header", ""]
+    coefficients = splats.sh.shape[1]
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(splats)}"]
+    header += [f"property float {name}" for name in _property_names(coefficients)] + ["end_header", ""]
     with replacing_file(Path(path)) as temporary, temporary.open("wb") as stream:
         stream.write("\n".join(header).encode())
-        stream.write(rows.tobytes())
+        for start in range(0, len(splats), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            sh = splats.sh[part]
+            columns = [
+                splats.means[part],
+                np.zeros((len(sh), 3), np.float32),
+                sh[:, 0],
+                sh[:, 1:].transpose(0, 2, 1).reshape(len(sh), 3 * (coefficients - 1)),
+                splats.opacity_logits[part, None],
+                splats.log_scales[part],
+                splats.quats[part],
+            ]
+            stream.write(np.concatenate(columns, axis=1, dtype=np.dtype("<f4")).tobytes())
 
 
 def read_splats(path: Path) -> Splats:
-    """Read a 3DGS PLY: ascii or binary, any property order, SH degree 0 to 3, extra properties ignored.
+    """Read a 3DGS PLY: ascii or binary, any order and number types, SH degree 0 to 3; extra properties are ignored.
 
-    Splats with a non-finite value or a zero quaternion show nothing anywhere and are left out, with a log line.
-    FormatError for what is no PLY, is cut short, or lacks a property.
+    Splats that no renderer can show (a NaN, an infinity, a number beyond float32, or a quaternion 0) are left out, and
+    a warning in the log says how many for which property. FormatError for what is no PLY, is cut short, or lacks a
+    property.
     """
     path = Path(path)
     try:
         with path.open("rb") as stream:
             encoding, elements = _read_header(path.name, stream)
-            columns = _read_vertices(path, stream, encoding, elements)
+            vertex = _seek_vertices(path, stream, encoding, elements)
+            coefficients = _coefficients(path.name, vertex)
+            splats = _empty(vertex.count, coefficients)
+            start = 0
+            for columns in _chunks(path.name, stream, encoding, vertex):
+                start += _fill(splats, start, columns)
     except OSError as error:
         raise FormatError(f"{path.name}: expected a splat PLY, could not read it ({error.strerror})") from error
-    return _splats_from(path.name, columns)
+    return _sound(path.name, splats)
 
 
 def _property_names(coefficients: int) -> list[str]:
@@ -124,77 +139,117 @@ def _read_header(name: str, stream: BinaryIO) -> tuple[str, list[_Element]]:
     raise FormatError(f"{name}: the PLY header has no end_header with a format before it; the file may be cut short")
 
 
-def _read_vertices(path: Path, stream: BinaryIO, encoding: str, elements: list[_Element]) -> dict[str, NDArray]:
-    """The vertex element's properties by name, each [N]."""
-    order = _BYTE_ORDERS[encoding]
+def _seek_vertices(path: Path, stream: BinaryIO, encoding: str, elements: list[_Element]) -> _Element:
+    """The vertex element, with `stream` at its first row; what comes before is passed over."""
     for element in elements:
         if element.has_list:
             raise FormatError(f"{path.name}: expected splats, found a list property (a mesh?)")
-        names = [prop for prop, _ in element.properties]
-        if len(set(names)) != len(names):
+        if len(set(element.names)) != len(element.names):
             raise FormatError(f"{path.name}: element {element.name} names a property twice")
-        row = np.dtype([(prop, order + kind) for prop, kind in element.properties])
-        if encoding == "ascii":
-            table = _read_ascii_rows(path.name, stream, element, len(names))
-            columns = {prop: table[:, index] for index, prop in enumerate(names)}
-        else:
-            left = path.stat().st_size - stream.tell()
-            if element.count * row.itemsize > left:
-                raise FormatError(
-                    f"{path.name}: the header promises {element.count:,} {element.name} rows of {row.itemsize} bytes, "
-                    f"{left:,} bytes follow; the file is cut short. Copy or export it again."
-                )
-            records = np.fromfile(stream, dtype=row, count=element.count)
-            columns = {prop: records[prop] for prop in names}
+        # In ascii a number takes at least a digit and a separator, which the last one may lack.
+        ascii = encoding == "ascii"
+        row_bytes = 2 * len(element.names) if ascii else _row_type(encoding, element).itemsize
+        left = path.stat().st_size - stream.tell()
+        if element.count * row_bytes - ascii > left:
+            raise FormatError(
+                f"{path.name}: the header promises {element.count:,} {element.name} rows of {row_bytes} bytes, "
+                f"{left:,} bytes follow; the file is cut short. Copy or export it again."
+            )
         if element.name == "vertex":
-            return columns
+            return element
+        if ascii:
+            for _ in itertools.islice(stream, element.count):
+                pass
+        else:
+            stream.seek(element.count * row_bytes, 1)
     raise FormatError(f"{path.name}: the PLY has no element vertex")
 
 
-def _read_ascii_rows(name: str, stream: BinaryIO, element: _Element, width: int) -> NDArray[np.float64]:
-    """[count, width]; one row per line, as the PLY format has it."""
-    rows = []
-    for index in range(element.count):
-        line = stream.readline(65536)
-        try:
-            row = np.array(line.split(), dtype=np.float64)
-        except ValueError as error:
-            raise FormatError(f"{name}: {element.name} row {index} holds something else than numbers") from error
-        if len(row) != width:
-            raise FormatError(f"{name}: {element.name} row {index} has {len(row)} values, expected {width}")
-        rows.append(row)
-    return np.array(rows).reshape(element.count, width)
+def _row_type(encoding: str, element: _Element) -> np.dtype:
+    return np.dtype([(name, _BYTE_ORDERS[encoding] + kind) for name, kind in element.properties])
 
 
-def _splats_from(name: str, columns: dict[str, NDArray]) -> Splats:
-    if "packed_position" in columns:
+def _coefficients(name: str, vertex: _Element) -> int:
+    """How many SH coefficients a splat has; FormatError where a property is missing."""
+    if "packed_position" in vertex.names:
         raise FormatError(f"{name}: a compressed splat PLY; export it uncompressed (plain PLY) and try again.")
-    rest_count = sum(column.startswith("f_rest_") for column in columns)
+    rest_count = sum(prop.startswith("f_rest_") for prop in vertex.names)
     if rest_count not in _REST_COUNTS:
         raise FormatError(f"{name}: {rest_count} f_rest properties; expected 0, 9, 24 or 45 (SH degree 0 to 3)")
-    coefficients = _REST_COUNTS[rest_count]
-    missing = [n for n in _property_names(coefficients) if n not in columns and n not in ("nx", "ny", "nz")]
+    wanted = _property_names(_REST_COUNTS[rest_count])
+    missing = [prop for prop in wanted if prop not in vertex.names and prop not in ("nx", "ny", "nz")]
     if missing:
         hint = " This is a point cloud or a mesh, not splats." if "f_dc_0" in missing else ""
         raise FormatError(f"{name}: no property {', '.join(missing[:4])} in element vertex.{hint}")
+    return _REST_COUNTS[rest_count]
 
-    def stack(*names: str) -> NDArray[np.float32]:
-        with np.errstate(over="ignore"):  # a double beyond float32 becomes infinite and is left out below
-            return np.stack([columns[n].astype(np.float32) for n in names], axis=-1)
 
-    means = stack("x", "y", "z")
-    sh = np.empty((len(means), coefficients, 3), np.float32)
-    sh[:, 0] = stack("f_dc_0", "f_dc_1", "f_dc_2")
-    if rest_count:
-        rest = stack(*(f"f_rest_{index}" for index in range(rest_count)))
-        sh[:, 1:] = rest.reshape(len(means), 3, coefficients - 1).transpose(0, 2, 1)
-    logits = columns["opacity"].astype(np.float32)
-    logits = np.where(np.isinf(logits), np.copysign(np.float32(_LARGEST_LOGIT), logits), logits)
-    log_scales, quats = stack("scale_0", "scale_1", "scale_2"), stack("rot_0", "rot_1", "rot_2", "rot_3")
+def _chunks(name: str, stream: BinaryIO, encoding: str, vertex: _Element) -> Iterator[dict[str, NDArray]]:
+    """Some rows at a time: the properties by name, each [rows]."""
+    for start in range(0, vertex.count, _CHUNK):
+        count = min(_CHUNK, vertex.count - start)
+        if encoding == "ascii":
+            table = _ascii_rows(name, stream, start, count, len(vertex.names))
+            yield {prop: table[:, index] for index, prop in enumerate(vertex.names)}
+        else:
+            records = np.fromfile(stream, dtype=_row_type(encoding, vertex), count=count)
+            yield {prop: records[prop] for prop in vertex.names}
 
-    usable = np.isfinite(logits) & (quats != 0).any(1) & np.isfinite(sh).all((1, 2))
-    for values in (means, log_scales, quats):
-        usable &= np.isfinite(values).all(1)
-    if not usable.all():
-        _log.warning("%s: left out %d of %d splats with non-finite values", name, (~usable).sum(), len(usable))
-    return Splats(means[usable], quats[usable], log_scales[usable], logits[usable], sh[usable])
+
+def _ascii_rows(name: str, stream: BinaryIO, start: int, count: int, width: int) -> NDArray[np.float64]:
+    """[count, width]; one row per line, as the PLY format has it."""
+    lines = [line.decode("ascii", "replace") for line in itertools.islice(stream, count)]
+    rows = f"{name}: vertex rows {start:,} to {start + count - 1:,}: expected {count:,} lines of {width} numbers"
+    try:
+        table = np.loadtxt(lines, np.float64, comments=None, ndmin=2)
+    except ValueError as error:
+        raise FormatError(f"{rows} ({error})") from error
+    if table.shape != (count, width):
+        raise FormatError(f"{rows}, got {len(table):,} of {table.shape[1]}")
+    return table
+
+
+def _empty(count: int, coefficients: int) -> Splats:
+    shapes = ((count, 3), (count, 4), (count, 3), (count,), (count, coefficients, 3))
+    return Splats(*(np.empty(shape, np.float32) for shape in shapes))
+
+
+def _fill(splats: Splats, start: int, columns: dict[str, NDArray]) -> int:
+    """Put the rows of a chunk into splats from `start` on; how many there are."""
+    part = slice(start, start + len(columns["x"]))
+    higher = splats.sh.shape[1] - 1
+    with np.errstate(over="ignore"):  # a double beyond float32 becomes infinite and is left out at the end
+        for target, names in (
+            (splats.means, ("x", "y", "z")),
+            (splats.log_scales, ("scale_0", "scale_1", "scale_2")),
+            (splats.quats, ("rot_0", "rot_1", "rot_2", "rot_3")),
+            (splats.sh[:, 0], ("f_dc_0", "f_dc_1", "f_dc_2")),
+        ):
+            for axis, name in enumerate(names):
+                target[part, axis] = columns[name]
+        for index in range(3 * higher):
+            splats.sh[part, 1 + index % higher, index // higher] = columns[f"f_rest_{index}"]
+        logits = columns["opacity"].astype(np.float32)
+    splats.opacity_logits[part] = np.where(np.isinf(logits), np.copysign(np.float32(_LARGEST_LOGIT), logits), logits)
+    return len(logits)
+
+
+def _sound(name: str, splats: Splats) -> Splats:
+    """The splats that can be drawn."""
+    usable = {
+        "x y z": np.isfinite(splats.means).all(1),
+        "f_dc and f_rest": np.isfinite(splats.sh).all((1, 2)),
+        "opacity": np.isfinite(splats.opacity_logits),
+        "scale": np.isfinite(splats.log_scales).all(1),
+        "rot": np.isfinite(splats.quats).all(1) & (splats.quats != 0).any(1),
+    }
+    kept = np.logical_and.reduce(list(usable.values()))
+    if kept.all():
+        return splats
+    reasons = ", ".join(f"{(~good).sum():,} by {what}" for what, good in usable.items() if not good.all())
+    _log.warning(
+        "%s: left out %s of %s splats with values that are not numbers, infinite, or a rotation of 0 (%s)",
+        name, f"{(~kept).sum():,}", f"{len(kept):,}", reasons,
+    )  # fmt: skip
+    fields = (splats.means, splats.quats, splats.log_scales, splats.opacity_logits, splats.sh)
+    return Splats(*(values[kept] for values in fields))
