@@ -161,22 +161,7 @@ def test_a_compressed_ply_says_that_it_is_one(tmp_path: Path) -> None:
 
 
 GOOD = "ply\nformat ascii 1.0\nelement vertex 1\n"
-NAMES = [
-    "x",
-    "y",
-    "z",
-    "f_dc_0",
-    "f_dc_1",
-    "f_dc_2",
-    "opacity",
-    "scale_0",
-    "scale_1",
-    "scale_2",
-    "rot_0",
-    "rot_1",
-    "rot_2",
-    "rot_3",
-]
+NAMES = [n for n in ply._property_names(1) if n not in ("nx", "ny", "nz")]
 SPLATS = ("ply\nformat ascii 1.0\nelement vertex 2\n" + "".join(f"property float {n}\n" for n in NAMES)).encode()
 ROW = b"1 2 3 4 5 6 7 8 9 10 11 12 13 14\n"
 
