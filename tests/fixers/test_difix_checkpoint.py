@@ -1,18 +1,10 @@
-"""Checkpoints on disk and from the Hub: both layouts, every wrong key named, nothing but data ever fetched."""
+"""Checkpoints on disk: both layouts, and every wrong key named."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import threading
 from collections.abc import Callable, Iterator
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -23,7 +15,6 @@ from safetensors.torch import load_file, save_file
 from difix3d.errors import CheckpointError
 from difix3d.fixers.difix import DifixPipeline
 from difix3d.fixers.difix.checkpoint import licence_of, list_checkpoints, references_of
-from difix3d.fixers.difix.hub import PINNED_REVISIONS, is_hub_id
 from difix3d.fixers.difix.vae import DifixVAE, lora_targets
 
 pytestmark = pytest.mark.shared
@@ -201,133 +192,3 @@ def test_the_published_sizes_fit() -> None:
     # 338 tensors as published: 43 modules have two factors each beside their own.
     assert len(targets) == 43 and len(vae.state_dict()) + 2 * len(targets) == 338
     assert sum(conv.weight.numel() for conv in vae.skip_convs) == 491_520
-
-
-def test_hub_ids() -> None:
-    assert is_hub_id("nvidia/difix_ref")
-    for wrong in ("difix", "a/b/c", "/difix", "../x", "./x", "https://hf.co/a", "a b/c", ""):
-        assert not is_hub_id(wrong), wrong
-
-
-COMMIT = "c0ffee00" * 5
-
-
-class StandInHub(BaseHTTPRequestHandler):
-    """The endpoints of huggingface.co that snapshot_download uses, over a folder of files."""
-
-    def __init__(self, *arguments, folder: Path, seen: list[str]):
-        self.folder, self.seen = folder, seen
-        super().__init__(*arguments)
-
-    def do_HEAD(self) -> None:
-        self.answer(with_body=False)
-
-    def do_GET(self) -> None:
-        self.answer(with_body=True)
-
-    def answer(self, with_body: bool) -> None:
-        path = self.path.split("?")[0]
-        self.seen.append(f"{self.command} {path}")
-        api, _, revision = path.partition("/revision/")
-        names = sorted(str(file.relative_to(self.folder)) for file in self.folder.rglob("*") if file.is_file())
-        if api == "/api/models/nvidia/difix_ref" and revision in ("main", COMMIT):
-            listed = {"id": "nvidia/difix_ref", "sha": COMMIT, "siblings": [{"rfilename": name} for name in names]}
-            return self.send(200, json.dumps(listed).encode(), with_body, {"Content-Type": "application/json"})
-        if path.startswith(f"/api/models/nvidia/difix_ref/tree/{COMMIT}"):
-            tree = [
-                {"type": "file", "path": name, "size": (self.folder / name).stat().st_size, "oid": "0"}
-                for name in names
-            ]
-            return self.send(200, json.dumps(tree).encode(), with_body, {"Content-Type": "application/json"})
-        prefix = f"/nvidia/difix_ref/resolve/{COMMIT}/"
-        if path.startswith(prefix) and path.removeprefix(prefix) in names:
-            content = (self.folder / path.removeprefix(prefix)).read_bytes()
-            tags = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
-            return self.send(200, content, with_body, tags)
-        code = "RevisionNotFound" if "difix_ref" in path else "RepoNotFound"
-        return self.send(404, b"{}", with_body, {"X-Error-Code": code})
-
-    def send(self, status: int, content: bytes, with_body: bool, headers: dict[str, str]) -> None:
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(content))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if with_body:
-            self.wfile.write(content)
-
-    def log_message(self, *arguments) -> None:
-        pass
-
-
-@pytest.fixture
-def hub(copied) -> Iterator[tuple[str, list[str]]]:
-    """URL of a stand-in Hub that also offers code and a pickle, and the list of what was asked of it."""
-    (copied / "vae" / "autoencoder_kl.py").write_text("raise SystemExit('code from the Hub was run')")
-    (copied / "unet" / "diffusion_pytorch_model.bin").write_bytes(b"pickle")
-    (copied / "model.pkl").write_bytes(b"pickle")
-    seen: list[str] = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(StandInHub, folder=copied, seen=seen))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", seen
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-def in_a_process(code: str, home: Path, endpoint: str, **more: str) -> subprocess.CompletedProcess:
-    """huggingface_hub reads its endpoint and cache from the environment when it is imported."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
-    environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "NO_PROXY": "*", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    environment |= more
-    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
-
-
-DOWNLOAD = """
-from difix3d.errors import CheckpointError
-from difix3d.fixers.difix.hub import download
-try:
-    print(*download({source!r}, {revision!r}))
-except CheckpointError as error:
-    print("CheckpointError:", error)
-"""
-
-
-def test_download_takes_data_at_one_commit_and_then_works_offline(goldens, hub, tmp_path) -> None:
-    endpoint, seen = hub
-    done = in_a_process(DOWNLOAD.format(source="nvidia/difix_ref", revision=None), tmp_path / "home", endpoint)
-    assert done.returncode == 0, done.stderr
-    folder, commit = done.stdout.split()
-    assert commit == COMMIT
-    fetched = [name for name in seen if "/resolve/" in name]
-    assert fetched and not [name for name in fetched if name.endswith((".py", ".pkl", ".bin"))]
-    assert not list(Path(folder).rglob("*.py"))
-    same_output(goldens, DifixPipeline.from_pretrained(folder), goldens.pipeline("difix_ref"), 0)
-
-    cached = in_a_process(
-        DOWNLOAD.format(source="nvidia/difix_ref", revision=None), tmp_path / "home", endpoint, HF_HUB_OFFLINE="1"
-    )
-    assert cached.stdout.split() == [folder, COMMIT], cached.stderr
-
-
-def test_a_hub_out_of_reach_says_what_to_do(tmp_path) -> None:
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        nobody = f"http://127.0.0.1:{closed.getsockname()[1]}"
-    never = in_a_process(DOWNLOAD.format(source="nvidia/difix", revision=None), tmp_path / "home", nobody)
-    assert "Could not reach the Hub for nvidia/difix" in never.stdout, never.stdout + never.stderr
-    assert "download the folder elsewhere and give its path" in never.stdout
-
-
-def test_models_and_revisions_that_are_not_there_are_told_apart(hub, tmp_path) -> None:
-    endpoint, _ = hub
-    done = in_a_process(DOWNLOAD.format(source="nvidia/difix_ref", revision="v9"), tmp_path / "home", endpoint)
-    assert "no revision 'v9'" in done.stdout, done.stdout + done.stderr
-    done = in_a_process(DOWNLOAD.format(source="nobody/nothing", revision=None), tmp_path / "home", endpoint)
-    assert "There is no model nobody/nothing on the Hub" in done.stdout, done.stdout + done.stderr
-
-
-def test_known_checkpoints_are_pinned_to_a_commit(hub, tmp_path) -> None:
-    endpoint, seen = hub
-    in_a_process(DOWNLOAD.format(source="nvidia/difix", revision=None), tmp_path / "home", endpoint)
-    assert any(PINNED_REVISIONS["nvidia/difix"] in name for name in seen), seen

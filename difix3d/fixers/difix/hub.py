@@ -3,28 +3,52 @@
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Generator
 from pathlib import Path
 
 from difix3d.errors import CheckpointError
+from difix3d.events import Event, Progress, Warned
+from difix3d.hub.files import (
+    HubFile,
+    Listing,
+    broken_safetensors,
+    cached,
+    forget,
+    gigabytes,
+    hub_cache,
+    list_files,
+    remember_revision,
+    require_space,
+)
+from difix3d.hub.transfer import fetch_file
 
 PINNED_REVISIONS = {"nvidia/difix": "2b0c6fb5797c26b01154dfdeb19d36e5e2eaf388"}
-"""Revisions whose files were checked against the description this code was written from."""
+"""Revisions whose files were checked against the description this code was written from. Of nvidia/difix_ref no commit
+is known to us: what `main` is when it is fetched stays in use here, and is named wherever its fixes are."""
+PUBLISHED = ("nvidia/difix_ref", "nvidia/difix")
+PUBLISHED_BYTES = 5_166_000_000
+"""Of nvidia/difix as it is pinned; nvidia/difix_ref holds the same tensors."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 # Weights as safetensors and settings as text: never code (.py), never pickles.
-_FILES = (
-    "model_index.json",
-    "difix3d.json",
-    "scheduler/*.json",
-    "text_encoder/config.json",
+_WEIGHTS = (
     "text_encoder/model.safetensors",
-    "tokenizer/*.json",
-    "tokenizer/*.txt",
-    "unet/config.json",
     "unet/diffusion_pytorch_model.safetensors",
-    "vae/config.json",
     "vae/diffusion_pytorch_model.safetensors",
 )
+_NEEDED = (
+    "model_index.json",
+    "scheduler/scheduler_config.json",
+    "text_encoder/config.json",
+    "tokenizer/vocab.json",
+    "tokenizer/merges.txt",
+    "unet/config.json",
+    "vae/config.json",
+    *_WEIGHTS,
+)
+_FILES = (*_NEEDED, "difix3d.json", "tokenizer/*.json", "tokenizer/*.txt")
+_TELL_EVERY_S = 0.5
 
 
 def is_hub_id(source: str) -> bool:
@@ -32,45 +56,88 @@ def is_hub_id(source: str) -> bool:
     return _HUB_ID.fullmatch(source) is not None
 
 
-def download(model_id: str, revision: str | None = None) -> tuple[Path, str]:
-    """The local folder of a Hub model and the commit it is at; what the cache holds is not fetched again.
+def on_disk(model_id: str, revision: str | None = None) -> tuple[Path, str] | None:
+    """The local folder of a Hub model and its commit, where all that is needed of it is here and whole. Asks nobody."""
+    files = [cached(model_id, _wanted(model_id, revision), name) for name in _NEEDED]
+    if any(path is None or (path.suffix == ".safetensors" and broken_safetensors(path)) for path in files):
+        return None
+    assert files[0] is not None
+    return files[0].parent, files[0].parent.name
 
-    revision: branch, tag or commit; None: the pinned commit where we know one, else what `main` is now (the commit
-    comes back, so that it can be recorded). Raises CheckpointError, with what to do, where it cannot be had.
+
+def download(model_id: str, revision: str | None = None) -> tuple[Path, str]:
+    """`fetch` for those who only wait."""
+    steps = fetch(model_id, revision)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def fetch(model_id: str, revision: str | None = None, stage: str = "fix") -> Generator[Event, None, tuple[Path, str]]:
+    """Bring a Hub model here, telling how far it is; returns its folder and the commit it is at.
+
+    revision: branch, tag or commit; None: the pinned commit where we know one, else `main`. What is here already is
+    used without asking the Hub. Closing the generator stops; the next call goes on from there. Raises CheckpointError,
+    with what to do, where it cannot be had.
     """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
+    wanted = _wanted(model_id, revision)
+    if found := on_disk(model_id, wanted):
+        return found
+    listing = list_files(model_id, wanted, _FILES)
+    if missing := sorted(set(_NEEDED) - {file.path for file in listing.files}):
+        raise CheckpointError(
+            f"{model_id} is no Difix checkpoint: {', '.join(missing)} not found. Expected diffusers' layout, as "
+            f"{PUBLISHED[0]} has it."
+        )
+    for file in listing.files:
+        if (path := cached(model_id, listing.commit, file.path)) and (wrong := _damage(path, file)):
+            yield Warned(stage, f"{file.path} of {model_id} is damaged on this disk ({wrong}): it is fetched again.")
+            forget(path)
+    absent = [file for file in listing.files if cached(model_id, listing.commit, file.path) is None]
+    if absent:
+        yield from _fetch_all(listing, absent, stage)
+    remember_revision(listing, wanted)
+    if found := on_disk(model_id, listing.commit):
+        return found
+    names = [name for name in _WEIGHTS if (path := cached(model_id, listing.commit, name)) and broken_safetensors(path)]
+    raise CheckpointError(
+        f"{', '.join(names)} of {model_id} came as the Hub lists it, and is no whole safetensors file. Name another "
+        "revision, or tell the people of that repository."
     )
 
-    wanted = revision or PINNED_REVISIONS.get(model_id, "main")
-    by_hand = f"or download the folder elsewhere and give its path (hf download {model_id} --local-dir FOLDER)"
-    try:
-        folder = Path(snapshot_download(model_id, revision=wanted, allow_patterns=list(_FILES)))
-    except GatedRepoError as error:
-        raise CheckpointError(
-            f"{model_id} is gated: accept its terms on its Hub page and set HF_TOKEN, {by_hand}"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise CheckpointError(
-            f"{model_id} has no revision {wanted!r} on the Hub: leave it out, or name a commit"
-        ) from error
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        raise CheckpointError(
-            f"There is no model {model_id} on the Hub, or it is private: check its name, or set HF_TOKEN"
-        ) from error
-    except Exception as error:
-        # Proxies and broken connections surface as errors of the client's HTTP library, which changes with its version.
-        library = type(error).__module__.partition(".")[0]
-        if not isinstance(error, LocalEntryNotFoundError | HfHubHTTPError | OSError) and "httpx" not in library:
-            raise
-        raise CheckpointError(
-            f"Could not reach the Hub for {model_id}, and it is not in the local cache. Try again with a connection, "
-            f"{by_hand}. ({type(error).__name__})"
-        ) from error
-    return folder, folder.name
+
+def _wanted(model_id: str, revision: str | None) -> str:
+    return revision or PINNED_REVISIONS.get(model_id, "main")
+
+
+def _damage(path: Path, file: HubFile) -> str:
+    """What is wrong with a file of the cache, as far as a quick look tells; "" for nothing."""
+    size = path.stat().st_size
+    if size != file.size:
+        return f"{size:,} of {file.size:,} bytes"
+    return broken_safetensors(path) if path.suffix == ".safetensors" else ""
+
+
+def _fetch_all(listing: Listing, files: list[HubFile], stage: str) -> Generator[Event, None, None]:
+    total = sum(file.size for file in files)
+    free = require_space(listing.repo, hub_cache(), total)
+    yield Warned(
+        stage,
+        f"{listing.repo} is not on this machine yet: {gigabytes(total)} come from the Hub to {hub_cache()} "
+        f"({gigabytes(free)} free). Stopping does no harm; it goes on where it stopped.",
+    )
+    message, before = f"Downloading {listing.repo}", 0
+    started, told, first = time.monotonic(), 0.0, None
+    for file in files:
+        for here in fetch_file(listing, file):
+            done, now = before + here, time.monotonic()
+            first = done if first is None else first  # what an earlier try left
+            if now - told < _TELL_EVERY_S and done < total:
+                continue
+            told = now
+            rate = (done - first) / max(now - started, 1e-9)
+            left = round((total - done) / rate, 1) if rate else None
+            yield Progress(stage, message, round(done / 1e6, 1), round(total / 1e6, 1), "MB", left)
+        before += file.size
