@@ -21,8 +21,17 @@ def working_size(image: Image.Image) -> tuple[int, int]:
     return width, height
 
 
+def checked_size(size: tuple[int, int]) -> tuple[int, int]:
+    """`size` (width, height) itself; FixerError where the autoencoder cannot work at it."""
+    if len(size) != 2 or any(side < SIDE_MULTIPLE or side % SIDE_MULTIPLE for side in size):
+        raise FixerError(f"size: expected (width, height), both multiples of {SIDE_MULTIPLE}, got {size}")
+    return size
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """8-bit RGB of any picture: grey is repeated, 16 bits keep their upper 8, alpha is dropped."""
+    if not isinstance(image, Image.Image):
+        raise FixerError(f"expected a PIL picture, got {type(image).__name__}: Image.fromarray makes one of an array")
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip it at 255

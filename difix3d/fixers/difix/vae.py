@@ -38,6 +38,7 @@ class DifixVAE(nn.Module):
         self.decoder, self.post_quant_conv = stock.decoder, stock.post_quant_conv
         self.config = dict(config)
         self.scaling_factor: float = stock.config.scaling_factor
+        self.latent_channels: int = stock.config.latent_channels
         self.gamma: float = config.get("gamma", 1.0)
         self.ignore_skip: bool = config.get("ignore_skip", False)
         c0, c1, c2, c3 = config["block_out_channels"]
