@@ -80,6 +80,17 @@ def test_frames_cameras_and_video_agree(scene: Scene, name: str) -> None:
     assert not [path for path in scene.root.rglob(".*") if "partial" in path.name]
 
 
+def test_a_turntable_is_one_command_and_comes_as_mp4_too(scene: Scene) -> None:
+    *_, done = render(scene, config("turntable", mp4=True))
+    assert done.outputs[2:] == ("videos/turntable.webm", "videos/turntable.mp4")
+    videos = []
+    for output in done.outputs[2:]:
+        with Clip(scene.root / output) as clip:
+            videos.append([picture for _, picture in clip.pictures(range(99))])
+    assert len(videos[0]) == len(videos[1]) == 5
+    assert all(psnr(one, other) > 24 for one, other in zip(*videos))
+
+
 def test_heldout_renders_the_cameras_of_the_photos_kept_out(scene: Scene) -> None:
     *_, done = render(scene, config(HELDOUT))
     assert done.figures["frames"] == 2

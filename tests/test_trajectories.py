@@ -189,6 +189,22 @@ def test_an_orbit_is_a_full_circle_only_around_what_was_walked_around() -> None:
     assert arc[:, 1].max() < -0.5 and min(captured) < arc[:, 0].min() < -0.2 < 0.2 < arc[:, 0].max() < max(captured)
 
 
+@everywhere
+def test_a_turntable_is_a_full_even_turn_around_the_subject_of_any_capture(capture: str) -> None:
+    reconstruction = CAPTURES[capture]()
+    subject = looked_at_point(reconstruction)
+    cameras = make_trajectory("turntable", reconstruction, frames=36).cameras
+    offsets = np.stack([camera.position for camera in cameras]) - subject
+    turned = np.degrees(np.diff(np.unwrap(np.arctan2(offsets[:, 1], offsets[:, 0])), append=[np.nan])[:-1])
+    np.testing.assert_allclose(turned, 10.0, atol=1e-6)  # 36 steps with the one back to the start: it loops
+    np.testing.assert_allclose(np.linalg.norm(offsets, axis=1), np.linalg.norm(offsets[0]), rtol=1e-9)
+    assert np.linalg.norm(offsets[0, :2]) > 0.6 * np.linalg.norm(offsets[0])  # beside it, even if seen from above
+    for camera in cameras:
+        (pixel,), (depth,) = project(camera, subject[None])
+        np.testing.assert_allclose(pixel, (WIDTH / 2, HEIGHT / 2), atol=1e-6)
+        assert depth > 0.2 and -camera.cam_from_world[1, 2] > 0.6
+
+
 @pytest.mark.parametrize("capture", ["relief", "street", "statue"])
 def test_extrapolation_leaves_the_captured_range_as_far_as_asked(capture: str) -> None:
     def elevations_and_azimuths(positions: np.ndarray) -> tuple[float, float]:

@@ -31,12 +31,13 @@ def decoded(path: Path) -> list[np.ndarray]:
         return [picture for _, picture in clip.pictures(range(1000))]
 
 
+@pytest.mark.parametrize("name", ["a.webm", "a.mp4"])
 @pytest.mark.parametrize("size", [(96, 64), (97, 65), (33, 48), (48, 31), (16, 16), (17, 9)])
-def test_the_same_frames_come_back(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_the_same_frames_come_back(tmp_path: Path, name: str, size: tuple[int, int]) -> None:
     width, height = size
     written = frames(8, width, height)
-    write_video(tmp_path / "a.webm", iter(written), 24)
-    read = decoded(tmp_path / "a.webm")
+    write_video(tmp_path / name, iter(written), 24)
+    read = decoded(tmp_path / name)
     assert len(read) == 8
     for before, after in zip(written, read):
         assert after.shape == (height + height % 2, width + width % 2, 3)
@@ -84,7 +85,7 @@ def test_a_video_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     ("name", "pictures", "fps", "error", "words"),
     [
         ("a.webm", [], 24, FormatError, "at least 1 frame"),
-        ("a.mp4", frames(1), 24, FormatError, "written as .webm"),
+        ("a.avi", frames(1), 24, FormatError, "written as .webm or .mp4"),
         ("a.webm", frames(1), 0, FormatError, "frame rate"),
         ("a.webm", frames(1), float("nan"), FormatError, "frame rate"),
         ("a.webm", [np.zeros((4, 20_000, 3), np.uint8)], 24, FormatError, "20000x4"),
@@ -132,19 +133,28 @@ def test_marking_twice_or_a_cut_file_does_no_harm(tmp_path: Path) -> None:
         assert len(path.read_bytes()) == length
 
 
+def test_an_mp4_says_how_its_colours_are_coded(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", frames(5), 24)
+    data = (tmp_path / "a.mp4").read_bytes()
+    assert data[4:8] == b"ftyp" and data.count(b"vpcC") == 1
+    at = data.index(b"vpcC") + 11
+    assert list(data[at : at + 3]) == [1, 1, 6]  # primaries and transfer BT.709, matrix BT.601
+
+
 class _Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
 
 
 @pytest.mark.browser
-def test_chromium_plays_it_in_its_colours(tmp_path: Path, chromium: str, playwright: Playwright) -> None:
+@pytest.mark.parametrize("name", ["a.webm", "a.mp4"])
+def test_chromium_plays_it_in_its_colours(tmp_path: Path, chromium: str, playwright: Playwright, name: str) -> None:
     colours = [(200, 40, 40), (40, 160, 60), (50, 60, 200), (128, 128, 128)]
     frame = np.zeros((720, 400, 3), np.uint8)  # tall: where some players guess HD colours
     for index, colour in enumerate(colours):
         frame[180 * index : 180 * (index + 1)] = colour
-    write_video(tmp_path / "a.webm", [frame] * 24, 12)
-    (tmp_path / "index.html").write_text("<video src='a.webm' muted></video><canvas width=400 height=720></canvas>")
+    write_video(tmp_path / name, [frame] * 24, 12)
+    (tmp_path / "index.html").write_text(f"<video src='{name}' muted></video><canvas width=400 height=720></canvas>")
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=str(tmp_path)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     arguments = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]

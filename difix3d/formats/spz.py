@@ -113,7 +113,7 @@ def read_spz(path: Path) -> Splats:
     return Splats(
         _from_fixed_point(positions, bits) * _TURN_XYZ,
         quats * _TURN_QUAT,
-        scales.astype(np.float32) / 16 - 10,
+        (scales / 16 - 10).astype(np.float32),
         np.log(opacities / (1 - opacities)),
         sh * _TURN_SH[:coefficients, None],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from difix3d.atomic import replacing_folder
 from difix3d.errors import ConfigError, SceneError
@@ -22,9 +24,10 @@ from difix3d.formats.ply import read_splats
 from difix3d.formats.video import open_video
 from difix3d.scene import Scene, safe_name
 from difix3d.stages.base import option, stage
-from difix3d.trajectories import HELDOUT, MAX_FRAMES, NAMES, make_trajectory
+from difix3d.trajectories import HELDOUT, MAX_FRAMES, NAMES, TURNTABLE, make_trajectory
 from difix3d.types import Camera, Frame, Trajectory
 
+PATHS = (*NAMES, TURNTABLE, HELDOUT)
 HELDOUT_FPS = 2.0
 """Photos kept out are far apart: as a slide show each can be looked at."""
 MAX_LONG_SIDE_PX = 960
@@ -38,13 +41,14 @@ _HARDLY_ANYTHING = 0.3
 class RenderConfig:
     """Settings of the render; frames, factor and shift are for paths that are made here (orbit to extrapolate)."""
 
-    trajectory: str = option("extrapolate", f"{', '.join(NAMES)}, {HELDOUT}, or a camera_path FILE.json")
+    trajectory: str = option("extrapolate", f"{', '.join(PATHS)}, or a camera_path FILE.json")
     frames: int = option(48, "how many frames", minimum=1, maximum=MAX_FRAMES)
     fps: float = option(12.0, "frames a second of the video", minimum=1, maximum=120)
     long_side_px: int = option(0, "longer side of the frames; 0: the photos', at most 960", minimum=0, maximum=8192)
     factor: float = option(1.5, "extrapolate: how far out, as a multiple of the captured range", minimum=1, maximum=4)
     shift: float = option(0.2, "shift: how far aside, as a share of the viewing distance", minimum=-1, maximum=1)
     renderer: str = option("auto", "gsplat needs CUDA; auto takes it where it works", choices=("auto", "gsplat", "cpu"))
+    mp4: bool = option(False, "also write the video as .mp4 (VP9), for programs that take no WebM")
 
 
 def trajectory_name(trajectory: str) -> str:
@@ -64,8 +68,13 @@ def _inputs(scene: Scene, config: RenderConfig) -> tuple[str, ...]:
 
 def _outputs(scene: Scene, config: RenderConfig) -> tuple[str, ...]:
     name = trajectory_name(config.trajectory)
-    paths = (scene.trajectory_path(name), scene.renders_dir(name), scene.video_path(name))
+    paths = (scene.trajectory_path(name), scene.renders_dir(name), *_videos(scene, name, config))
     return tuple(scene.relative(path) for path in paths)
+
+
+def _videos(scene: Scene, name: str, config: RenderConfig) -> list[Path]:
+    webm = scene.video_path(name)
+    return [webm, webm.with_suffix(".mp4")] if config.mp4 else [webm]
 
 
 @stage("render", inputs=_inputs, outputs=_outputs, key=lambda config: trajectory_name(config.trajectory))
@@ -92,9 +101,17 @@ def render(scene: Scene, config: RenderConfig) -> Generator[Event, None, dict[st
     yield Progress("render", "Preparing the renderer (its first use compiles for half a minute)", 0, count, "frames")
     with (
         replacing_folder(scene.renders_dir(name)) as folder,
-        open_video(scene.video_path(name), size, trajectory.fps) as write,
+        contextlib.ExitStack() as videos,
         ThreadPoolExecutor(1) as coding,  # the video takes longer than drawing does
     ):
+        writers = [
+            videos.enter_context(open_video(path, size, trajectory.fps)) for path in _videos(scene, name, config)
+        ]
+
+        def write(rgb: NDArray[np.uint8]) -> None:
+            for writer in writers:
+                writer(rgb)
+
         coded: Future[None] | None = None
         for index, camera in enumerate(trajectory.cameras):
             began = time.monotonic()
@@ -136,10 +153,10 @@ def render(scene: Scene, config: RenderConfig) -> Generator[Event, None, dict[st
 def _trajectory(scene: Scene, config: RenderConfig) -> Trajectory:
     if _is_file(config.trajectory):
         return read_camera_path(config.trajectory)
-    if config.trajectory != HELDOUT and config.trajectory not in NAMES:
+    if config.trajectory not in PATHS:
         raise ConfigError(
             f"There is no trajectory {config.trajectory!r}. "
-            f"Choose one of {', '.join((*NAMES, HELDOUT))}, or give a camera_path FILE.json."
+            f"Choose one of {', '.join(PATHS)}, or give a camera_path FILE.json."
         )
     if not scene.sparse_dir.is_dir():
         raise SceneError(

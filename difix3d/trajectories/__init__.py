@@ -21,6 +21,8 @@ from difix3d.trajectories.rig import Rig
 from difix3d.types import Camera, Reconstruction, Trajectory
 
 NAMES = ("orbit", "spiral", "shift", "interpolate", "extrapolate")
+TURNTABLE = "turntable"
+"""A full turn whatever was photographed: to show a scene around, not to judge its renders by."""
 HELDOUT = "heldout"
 """The cameras of the photos that the fit did not see: no path is made, they are there already."""
 MAX_FRAMES = 10_000
@@ -44,14 +46,15 @@ def make_trajectory(
         picture), looking the same way.
     interpolate: through the captured cameras in the order of their names, or, where that order jumps about, along a
         short tour of them.
+    turntable: a full circle around the point looked at, from wherever it was photographed, that loops when played.
     extrapolate: around the outside of the captured viewing directions, `factor` times as far from their middle
         (10 to 25 degrees past them, from 3 where the photos were all taken from about one spot): beyond the ends,
         raised and lowered, still looking at the subject. This is where a fit that looked well shows its faults.
 
     ConfigError for an unknown name or an impossible number; ReconstructionError where there are no views.
     """
-    if name not in NAMES:
-        raise ConfigError(f"There is no trajectory {name!r}. Choose one of {', '.join(NAMES)}.")
+    if name not in (*NAMES, TURNTABLE):
+        raise ConfigError(f"There is no trajectory {name!r}. Choose one of {', '.join((*NAMES, TURNTABLE))}.")
     if not 1 <= frames <= MAX_FRAMES:
         raise ConfigError(f"frames is {frames}; expected 1 to {MAX_FRAMES:,}")
     if not (np.isfinite(fps) and fps > 0):
@@ -65,6 +68,8 @@ def make_trajectory(
     rig = Rig(reconstruction)
     if name == "orbit":
         poses = novel.orbit(rig, frames)
+    elif name == TURNTABLE:
+        poses = novel.turntable(rig, frames)
     elif name == "spiral":
         poses = novel.spiral(rig, frames)
     elif name == "extrapolate":

@@ -1,4 +1,6 @@
-"""Paths around the subject, all looking at it: orbit, extrapolate, spiral. Each gives [frames, 4, 4] cam_from_world.
+"""Paths around the subject, all looking at it: orbit, turntable, extrapolate, spiral.
+
+Each gives [frames, 4, 4] cam_from_world.
 
 Notation
     azimuth, elevation   radians, of directions from the target, about rig.up; azimuth 0 is the middle direction, and
@@ -13,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 
 from difix3d.geometry import look_at
-from difix3d.trajectories.rig import Floats, Rig
+from difix3d.trajectories.rig import UP, Floats, Rig
 
 _LEAST_HALF_DEG = 5.0
 """An arc is at least twice this, also where the photos were all taken from one spot."""
@@ -25,6 +27,8 @@ there is little left that they did."""
 _LEAST_REACH_SPREADS, _SHORTEST_REACH_DEG = 5.0, 3.0
 """A fit to photos from a few steps' walk falls apart at 10 degrees: there the least reach is 5 times the capture's
 own wider half-range, and 3 degrees."""
+_TURNTABLE_HIGHEST_DEG = 45.0
+"""What was photographed from straight above is turned at this height: from above it would turn on the spot."""
 _HIGHEST_DEG = 80.0
 """Nearer to the zenith than this the picture would turn on the spot."""
 _NEAR_DEG = 30.0
@@ -49,6 +53,16 @@ def orbit(rig: Rig, frames: int) -> Floats:
         return chart.positions((left + right) / 2 + max(share, 0.1) * half * np.linspace(-1, 1, frames), elevation)
 
     return _looking(rig, rig.clear(arc))
+
+
+def turntable(rig: Rig, frames: int) -> Floats:
+    """At the median distance and, up to 45 degrees, the median height of the cameras, about the vertical."""
+    elevation = np.median(np.arcsin(np.clip(rig.directions[:, 2], -1, 1)))
+    elevation = np.clip(elevation, -np.radians(_TURNTABLE_HIGHEST_DEG), np.radians(_TURNTABLE_HIGHEST_DEG))
+    turns = _start(rig) + _turns(frames)
+    level = np.stack([np.cos(turns), np.sin(turns), np.full(frames, np.tan(elevation))], axis=1)
+    positions = rig.target + rig.distance * np.cos(elevation) * level
+    return np.stack([look_at(position, rig.target, UP) for position in positions])
 
 
 def extrapolate(rig: Rig, frames: int, factor: float) -> Floats:
