@@ -203,7 +203,7 @@ def stale_split(scene: Scene) -> None:
         ("orbit", lacking_cameras, SceneError, "sparse/0"),
         (HELDOUT, lacking_split, SceneError, "--holdout 8"),
         (HELDOUT, stale_split, SceneError, "gone.png"),
-        ("loop", None, ConfigError, "orbit, spiral, shift, interpolate, extrapolate, heldout"),
+        ("loop", None, ConfigError, "orbit, spiral, shift, interpolate, extrapolate, turntable, heldout"),
         ("none.json", None, FormatError, "could not read"),
     ],
 )
