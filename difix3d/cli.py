@@ -32,6 +32,7 @@ _HELP = {
     "evaluate": "compare renders and fixes with the held-out photos",
     "export": "write ratings and pairs as training data",
     "finetune": "train a checkpoint on an export",
+    "convert": "write a file of splats in another format (.ply, .spz, .splat)",
 }
 
 
