@@ -15,6 +15,8 @@ SIDE_MULTIPLE = 8
 
 def working_size(image: Image.Image) -> tuple[int, int]:
     """(width, height) rounded down to multiples of 8, the autoencoder's factor."""
+    if not isinstance(image, Image.Image):
+        raise FixerError(f"expected a PIL picture, got {type(image).__name__}: Image.fromarray makes one of an array")
     width, height = (side - side % SIDE_MULTIPLE for side in image.size)
     if min(width, height) == 0:
         raise FixerError(f"expected a picture of at least 8x8 pixels, got {image.width}x{image.height}")
@@ -30,8 +32,6 @@ def checked_size(size: tuple[int, int]) -> tuple[int, int]:
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """8-bit RGB of any picture: grey is repeated, 16 bits keep their upper 8, alpha is dropped."""
-    if not isinstance(image, Image.Image):
-        raise FixerError(f"expected a PIL picture, got {type(image).__name__}: Image.fromarray makes one of an array")
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip it at 255

@@ -86,10 +86,13 @@ class DifixPipeline:
         checkpoints.save(self.checkpoint, Path(folder), about)
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> DifixPipeline:
-        """Move all weights; returns self."""
+        """Move all weights; returns self. In half precision convolutions keep channels last, their faster layout."""
         for module in (self.unet, self.vae, self.text_encoder):
             # Past diffusers' own `to`, which warns of float32 modules even where there are none.
             nn.Module.to(module, device=device, dtype=dtype)
+        layout = torch.contiguous_format if self.dtype == torch.float32 else torch.channels_last
+        for convolutional in (self.unet, self.vae):
+            nn.Module.to(convolutional, memory_format=layout)  # type: ignore[call-overload]
         self._prompts.clear()
         self._references.clear()
         return self
@@ -136,7 +139,7 @@ class DifixPipeline:
         Images of one size and number of references share a batch as far as memory allows. FixerError says what
         cannot be fixed, and for a frame that does not fit into memory which size would.
         """
-        images = [image] if isinstance(image, Image.Image) else list(image)
+        images: list[Image.Image] = list(image) if isinstance(image, list | tuple) else [image]  # type: ignore[list-item]
         groups = _references_per_image(ref_image, len(images))
         if output_type not in ("pil", "pt"):
             raise FixerError(f"output_type: expected 'pil' or 'pt', got {output_type!r}")
