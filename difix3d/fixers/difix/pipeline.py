@@ -73,13 +73,18 @@ class DifixPipeline:
         revision: str | None = None,
         *,
         keep_lora: bool = False,
+        base: str | Path = "stabilityai/sd-turbo",
     ) -> DifixPipeline:
         """From a folder in the published layout, or a Hub id ("nvidia/difix", "nvidia/difix_ref").
 
-        keep_lora: leave the decoder's LoRA apart for training (see difix3d.training.step). Raises CheckpointError.
+        keep_lora: leave the decoder's LoRA apart for training (see difix3d.training.step); plain Stable Diffusion is
+        taken then too. source may be the published training's model_N.pkl: base names what it was trained from,
+        which has the parts that it lacks. Raises CheckpointError.
         """
-        folder, commit = checkpoints.locate(source, revision)
-        return cls(checkpoints.load(folder, keep_lora=keep_lora), str(source), commit).to(device, dtype)
+        trained = Path(source) if str(source).endswith(".pkl") and Path(source).is_file() else None
+        folder, commit = checkpoints.locate(source if trained is None else base, revision)
+        loaded = checkpoints.load(folder, keep_lora=keep_lora, trained=trained)
+        return cls(loaded, str(source), commit).to(device, dtype)
 
     def save_pretrained(self, folder: str | Path, about: dict[str, Any] | None = None) -> None:
         """Write a folder that from_pretrained loads; about: what difix3d.json should say of it."""
