@@ -31,6 +31,15 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What the program keeps in its user's cache (how long fixes take, fetched weights) stays out of the tests'."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("HF_HOME", str(folder))
+        yield folder / "difix3d"
+
+
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """Path of a Chromium for Playwright."""

@@ -12,6 +12,7 @@ import pytest
 from fitted_scene import HELDOUT, render_trajectory, write_fitted_scene
 
 from difix3d.errors import ConfigError, FixerError, SceneError
+from difix3d.fixers.base import Weightless
 from difix3d.fixers.reproject import ReprojectFixer
 from difix3d.formats.image import read_rgb
 from difix3d.ratings.candidates import candidates_of
@@ -20,7 +21,7 @@ from difix3d.stages.fixing import FixSession, fixer_label, store_candidate
 from difix3d.types import Frame, Reference
 
 
-class Recorder:
+class Recorder(Weightless):
     """A fixer that remembers what it was given, and darkens the frame."""
 
     name, licence, max_references, needs_depth = "recorder", "CC0-1.0", 2, False

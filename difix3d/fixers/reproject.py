@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difix3d.errors import FixerError
+from difix3d.fixers.base import Weightless
 from difix3d.fixers.photometric import Floats, agreement, box, flow_to, gaussian, luma, match_exposure
 from difix3d.types import Camera, Frame, Reference, require_shape
 from difix3d.warping import Lookup, bilinear, look_up, sample
@@ -53,7 +54,7 @@ class _Aligned:
     confidence: Floats
 
 
-class ReprojectFixer:
+class ReprojectFixer(Weightless):
     """Follows fixers.base.Fixer. Repeats exactly; `seed` changes nothing."""
 
     name = "reproject"

@@ -63,6 +63,7 @@ def evaluate(scene: Scene, config: EvaluateConfig) -> Generator[Event, None, dic
     yield Progress("evaluate", f"Loading the fixer {name}")
     views = _heldout(scene)
     session = FixSession(scene, name)
+    yield from session.fixer.fetch("evaluate")
     known = _known_views(session, views)
     long_side_px = config.long_side_px or fitted_long_side_px(scene)
     judged: list[_Judged] = []

@@ -84,6 +84,7 @@ def fix(scene: Scene, config: FixConfig) -> Generator[Event, None, dict[str, Any
     """
     yield Progress("fix", f"Loading the fixer {config.fixer or DEFAULT_FIXER}")
     session = FixSession(scene, config.fixer or DEFAULT_FIXER)
+    yield from session.fixer.fetch("fix")
     trajectory = session.trajectory(config.trajectory)
     names = None if config.names is None else session.checked(config.names)
     count = _rendered(scene, trajectory)

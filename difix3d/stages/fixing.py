@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from difix3d.atomic import replacing_folder, write_json
 from difix3d.errors import ConfigError, SceneError
-from difix3d.fixers import load_fixer
+from difix3d.fixers import load_fixer, pace
 from difix3d.fixers.base import Fixer
 from difix3d.formats.camera_path import read_camera_path
 from difix3d.formats.colmap import read_reconstruction
@@ -142,7 +143,13 @@ class FixSession:
             else:
                 names = self.checked(references)[: self.fixer.max_references]
             photos = [self.reference(name, frame.camera) for name in names]
-            return self.fixer.fix(frame, photos, seed=seed), tuple(names)
+            self.fixer.load()
+            began = time.monotonic()
+            fixed = self.fixer.fix(frame, photos, seed=seed)
+            if photos or not self.fixer.max_references:  # without its photos it has less to do than usual
+                width, height = frame.camera.width, frame.camera.height
+                pace.record(self.fixer.name, self.fixer.device(), width, height, time.monotonic() - began)
+            return fixed, tuple(names)
 
     def checked(self, references: Sequence[str]) -> list[str]:
         """`references` without repeats; ConfigError for one that may not be used."""

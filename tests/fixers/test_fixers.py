@@ -43,6 +43,10 @@ def test_it_says_what_it_is(fixer: Fixer) -> None:
     assert isinstance(fixer.max_references, int) and fixer.max_references >= 0
     assert isinstance(fixer.needs_depth, bool)
     assert json.loads(json.dumps(fixer.settings)) == fixer.settings
+    demands = fixer.demands(640, 480)
+    assert fixer.device() in ("cpu", "cuda") and demands.download_bytes == 0
+    assert list(fixer.fetch()) == [], "everything is here"
+    fixer.load()
 
 
 @pytest.mark.parametrize("count", [0, 1, 6])

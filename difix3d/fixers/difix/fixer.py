@@ -1,24 +1,28 @@
-"""Difix as one of the project's fixers: loads its checkpoint at the first fix."""
+"""Difix as one of the project's fixers: fetches its checkpoint when asked to, loads it at the first fix."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from difix3d.errors import CheckpointError
+from difix3d.errors import CheckpointError, FixerError
+from difix3d.events import Event, Progress
+from difix3d.fixers.base import Demands
 from difix3d.fixers.difix.checkpoint import licence_of, references_of
-from difix3d.fixers.difix.hub import PINNED_REVISIONS, is_hub_id
-from difix3d.types import Frame, Reference
+from difix3d.fixers.difix.cost import PUBLISHED_BYTES, teraflop, weights_bytes
+from difix3d.fixers.difix.hub import PINNED_REVISIONS, PUBLISHED, fetch, is_hub_id, on_disk
+from difix3d.hub.files import gigabytes
+from difix3d.types import Frame, Reference, require_shape
 
 if TYPE_CHECKING:
     from difix3d.fixers.difix.pipeline import DifixPipeline
 
-DEFAULT_CHECKPOINT = "nvidia/difix_ref"
+DEFAULT_CHECKPOINT = PUBLISHED[0]
 
 
 def default_checkpoint() -> str:
@@ -55,13 +59,68 @@ class DifixFixer:
         self._device = device
         self._pipeline: DifixPipeline | None = None
 
+    def device(self) -> str:
+        """ "cuda" where there is one, unless it was told otherwise."""
+        if self._device == "auto":
+            import torch
+
+            self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        return self._device
+
+    def demands(self, width: int, height: int) -> Demands:
+        folder, revision = self._here()
+        missing: int | None = 0
+        if folder is None:
+            missing = PUBLISHED_BYTES if self.checkpoint in PUBLISHED else None
+        size = PUBLISHED_BYTES if folder is None else weights_bytes(folder)
+        return Demands(self.checkpoint, revision, missing, teraflop(width, height, 1 + self.max_references, size))
+
+    def fetch(self, stage: str = "fix") -> Iterator[Event]:
+        """Download a Hub model that is not here, if this machine could hold it in memory."""
+        folder, revision = self._here()
+        if folder is None:
+            yield Progress(stage, f"Asking the Hub for {self.checkpoint}")
+            self._require_memory("cpu", PUBLISHED_BYTES if self.checkpoint in PUBLISHED else 0)
+            _, revision = yield from fetch(self.checkpoint, stage=stage)
+        self.settings["revision"] = revision
+
+    def load(self) -> None:
+        """Raises CheckpointError where the weights cannot be had or do not fit into memory."""
+        if self._pipeline is not None:
+            return
+        folder, revision = self._here()
+        if folder is None:
+            for _ in self.fetch():
+                pass
+            folder, revision = self._here()
+        assert folder is not None, "fetch raises where it cannot bring it"
+        size = weights_bytes(folder)
+        self._require_memory("cpu", size)
+        if self.device() != "cpu":
+            self._require_memory(self.device(), size // 2)
+        import torch
+
+        from difix3d.fixers.difix.pipeline import DifixPipeline
+
+        # Half precision's 11 bits are enough for 8-bit pictures; bfloat16's 8 are not.
+        dtype = torch.float32 if self.device() == "cpu" else torch.float16
+        self._pipeline = DifixPipeline.from_pretrained(
+            self.checkpoint, dtype=dtype, device=self.device(), revision=revision
+        )
+        self.settings |= {"revision": revision, "dtype": str(dtype).removeprefix("torch.")}
+
     def fix(self, frame: Frame, references: Sequence[Reference], *, seed: int = 0) -> NDArray[np.uint8]:
-        """[H, W, 3] uint8. Raises CheckpointError where the weights cannot be loaded."""
+        """[H, W, 3] uint8. CheckpointError where the weights cannot be loaded, FixerError for a frame too large."""
         from PIL import Image
 
-        pipeline = self._loaded()
+        for what, rgb in (("frame.rgb", frame.rgb), *((f"photo {each.name}", each.rgb) for each in references)):
+            require_shape(what, rgb, ("H", "W", 3))
+            if rgb.dtype != np.uint8:
+                raise FixerError(f"{what}: expected uint8 from 0 to 255, got {rgb.dtype}")
+        self.load()
+        assert self._pipeline is not None
         photos = [Image.fromarray(reference.rgb) for reference in references[: self.max_references]]
-        fixed = pipeline(
+        fixed = self._pipeline(
             Image.fromarray(frame.rgb),
             [photos] if photos else None,
             prompt=self.settings["prompt"],
@@ -70,17 +129,24 @@ class DifixFixer:
         )
         return np.asarray(fixed.images[0])
 
-    def _loaded(self) -> DifixPipeline:
-        if self._pipeline is None:
-            import torch
+    def _here(self) -> tuple[Path | None, str | None]:
+        """The checkpoint's folder on this machine, and its commit; (None, the commit it will be at, if known)."""
+        folder = Path(self.checkpoint)
+        if folder.is_dir():
+            return folder, None
+        return on_disk(self.checkpoint) or (None, PINNED_REVISIONS.get(self.checkpoint))
 
-            from difix3d.fixers.difix.pipeline import DifixPipeline
+    def _require_memory(self, device: str, needed: int) -> None:
+        """CheckpointError where weights of that size do not fit now. They are read as float32 into the machine's
+        memory, also on their way to a GPU."""
+        import torch
 
-            device = self._device
-            if device == "auto":
-                device = "cuda" if torch.cuda.is_available() else "cpu"
-            # Half precision's 11 bits are enough for 8-bit pictures; bfloat16's 8 are not.
-            dtype = torch.float32 if device == "cpu" else torch.float16
-            self._pipeline = DifixPipeline.from_pretrained(self.checkpoint, dtype=dtype, device=device)
-            self.settings |= {"revision": self._pipeline.revision, "dtype": str(dtype).removeprefix("torch.")}
-        return self._pipeline
+        from difix3d.fixers.difix.memory import available_bytes
+
+        free = available_bytes(torch.device(device))
+        if free < needed:
+            raise CheckpointError(
+                f"{self.name} needs {gigabytes(needed)} of memory for its weights, and "
+                f"{'this machine' if device == 'cpu' else 'the GPU'} has {gigabytes(free)} free. Close other programs, "
+                "or choose another fixer."
+            )

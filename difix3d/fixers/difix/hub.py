@@ -27,8 +27,6 @@ PINNED_REVISIONS = {"nvidia/difix": "2b0c6fb5797c26b01154dfdeb19d36e5e2eaf388"}
 """Revisions whose files were checked against the description this code was written from. Of nvidia/difix_ref no commit
 is known to us: what `main` is when it is fetched stays in use here, and is named wherever its fixes are."""
 PUBLISHED = ("nvidia/difix_ref", "nvidia/difix")
-PUBLISHED_BYTES = 5_166_000_000
-"""Of nvidia/difix as it is pinned; nvidia/difix_ref holds the same tensors."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 # Weights as safetensors and settings as text: never code (.py), never pickles.

@@ -1,0 +1,129 @@
+"""The fixers that can be chosen here, and what choosing one means: licence, device, a download, seconds per frame."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from difix3d.fixers import FIXERS, load_fixer, pace
+from difix3d.hub.files import gigabytes
+
+SIZE = (1024, 576)
+"""What seconds are quoted for where no frame is at hand: the size Difix was trained at."""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """name: as load_fixer takes it; label: for people; own: trained here."""
+
+    name: str
+    label: str
+    licence: str
+    own: bool = False
+
+
+@dataclass(frozen=True)
+class Facts:
+    """An offer looked at closely. device: for people; download_bytes: as in base.Demands; seconds: of a frame of
+    width x height, None where nobody knows; measured: by fixes on this machine, else from arithmetic."""
+
+    name: str
+    label: str
+    licence: str
+    references: int
+    device: str
+    checkpoint: str
+    revision: str | None
+    download_bytes: int | None
+    width: int
+    height: int
+    seconds: float | None
+    measured: bool
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def offers(checkpoints: Path, also: str = "") -> list[Offer]:
+    """Those of the table, the published checkpoints, those in the folder `checkpoints`, and `also`. Quick: nothing is
+    loaded and nobody asked."""
+    from difix3d.fixers.difix.checkpoint import licence_of, list_checkpoints
+    from difix3d.fixers.difix.fixer import default_checkpoint
+    from difix3d.fixers.difix.hub import PUBLISHED
+
+    default = default_checkpoint()
+    found = []
+    for name in FIXERS:
+        if name == "difix":
+            label = f"difix ({Path(default).name if Path(default).is_dir() else default})"
+            found.append(Offer(name, label, licence_of(default)))
+        else:
+            found.append(Offer(name, name, load_fixer(name).licence))
+    found += [Offer(name, name, licence_of(name)) for name in PUBLISHED if name != default]
+    for name in list_checkpoints(checkpoints):
+        folder = checkpoints / name
+        found.append(Offer(str(folder), f"{name} (trained here)", licence_of(folder), own=True))
+    if also and also not in {offer.name for offer in found}:
+        fixer = load_fixer(also)
+        found.append(Offer(also, fixer.name, fixer.licence))
+    return found
+
+
+def look_closely(offer: Offer, width: int = SIZE[0], height: int = SIZE[1]) -> Facts:
+    """The facts about an offer, for frames of that size. The first look at a fixer with weights imports torch and
+    times a convolution."""
+    fixer = load_fixer(offer.name)
+    demands, device = fixer.demands(width, height), fixer.device()
+    seconds = pace.measured(fixer.name, device, width, height)
+    measured = seconds is not None
+    if seconds is None and demands.teraflop is not None:
+        seconds = pace.estimated(demands.teraflop, device)
+    return Facts(
+        name=offer.name,
+        label=offer.label,
+        licence=offer.licence,
+        references=fixer.max_references,
+        device=pace.device_name(device),
+        checkpoint=demands.checkpoint,
+        revision=demands.revision,
+        download_bytes=demands.download_bytes,
+        width=width,
+        height=height,
+        seconds=seconds,
+        measured=measured,
+    )
+
+
+def phrases(facts: Facts) -> list[str]:
+    """The facts in words, for a line on the page or in a terminal."""
+    references = {0: "no reference photos", 1: "1 reference photo"}.get(
+        facts.references, f"up to {facts.references} reference photos"
+    )
+    return [facts.licence, _weights(facts), f"runs on {facts.device}", references, _seconds(facts)]
+
+
+def _weights(facts: Facts) -> str:
+    if not facts.checkpoint:
+        return "no weights needed"
+    name = Path(facts.checkpoint).name if Path(facts.checkpoint).is_dir() else facts.checkpoint
+    if facts.download_bytes == 0:
+        return f"weights of {name}{f' at {facts.revision[:7]}' if facts.revision else ''} are here"
+    at = f"at {facts.revision[:7]}" if facts.revision else "as they are then"
+    size = gigabytes(facts.download_bytes) if facts.download_bytes else "the Hub says how much"
+    return f"weights of {name}, {at}, come from the Hub at first use: {size}"
+
+
+def _seconds(facts: Facts) -> str:
+    if facts.seconds is None:
+        return "not timed on this machine yet"
+    size = f"a frame of {facts.width}x{facts.height}"
+    if facts.measured:
+        return f"{_rounded(facts.seconds)} {size}, as measured here"
+    return f"about {_rounded(facts.seconds)} {size}, estimated"
+
+
+def _rounded(seconds: float) -> str:
+    if seconds < 1:
+        return f"{seconds:.2g} s"
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
