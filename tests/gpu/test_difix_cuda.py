@@ -1,4 +1,4 @@
-"""The recorded pictures on a GPU: float32 as exact as on the CPU, half precision close, batches and memory as planned."""
+"""The recorded pictures on a GPU: float32 as exact as on the CPU, half precision close, memory as planned."""
 
 from __future__ import annotations
 
