@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from reference_rasterizer import reference_rasterize
+from reference_rasterizer import UNDECIDED, reference_rasterize
 from splat_scenes import NAMES, camera_at, leaves, random_splats, relative_error
 
 from difix3d.errors import ConfigError, MissingBackendError, ShapeError
@@ -64,26 +64,6 @@ def test_each_output_has_a_gradient_of_its_own(output: int) -> None:
             assert ours[name].grad.norm() == 0, name
         else:
             assert relative_error(ours[name].grad, theirs[name].grad) < 1e-4, name
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_gradients_match_finite_differences(name: str) -> None:
-    """Along the gradient, by a step so small that no pixel crosses the 1/255 threshold."""
-    splats = {key: value.float() for key, value in random_splats(8, 3).items()}
-    splats["log_scales"] += 1.0
-    camera = camera_at(24, 18)
-    weights = torch.randn(18, 24, 3, generator=torch.Generator().manual_seed(0))
-
-    def loss(parameters: dict[str, torch.Tensor]) -> torch.Tensor:
-        return (rasterize(**parameters, camera=camera)[0] * weights).double().sum()
-
-    parameters = leaves(splats)
-    loss(parameters).backward()
-    direction = torch.nn.functional.normalize(parameters[name].grad.flatten(), dim=0).reshape(parameters[name].shape)
-    step = 1e-4
-    ahead, behind = ({**splats, name: splats[name] + sign * step * direction} for sign in (1, -1))
-    slope = (loss(ahead) - loss(behind)) / (2 * step)
-    assert abs(slope / parameters[name].grad.norm() - 1) < 0.02
 
 
 def test_lower_sh_degree_ignores_higher_coefficients() -> None:
@@ -247,6 +227,11 @@ def test_opaque_layers_end_the_walk_like_the_reference() -> None:
         assert relative_error(ours[name].grad, theirs[name].grad) < 1e-3, name
 
 
+LIMITS = (
+    "needles", "beyond the margin", "near plane", "clipped alpha", "clipped colours", "faint", "smaller than a pixel"
+)  # fmt: skip
+
+
 def hard_scene(case: str) -> dict[str, torch.Tensor]:
     """Splats, float64, for `camera_at()` where one of the pipeline's branches or limits is at work for most of them."""
     splats = random_splats(80, 19)
@@ -273,10 +258,7 @@ def hard_scene(case: str) -> dict[str, torch.Tensor]:
     return splats
 
 
-@pytest.mark.parametrize(
-    "case",
-    ["needles", "beyond the margin", "near plane", "clipped alpha", "clipped colours", "faint", "smaller than a pixel"],
-)
+@pytest.mark.parametrize("case", LIMITS)
 def test_limits_have_the_gradients_of_the_reference(case: str) -> None:
     """Every group, and the screen's, to 1e-3 in relative L2; single groups cannot hide in the sum of all."""
     camera, background = camera_at(), BACKGROUND.double()
@@ -295,6 +277,86 @@ def test_limits_have_the_gradients_of_the_reference(case: str) -> None:
         assert theirs[name].grad.norm() > 0, name
         assert relative_error(ours[name].grad, theirs[name].grad) < 1e-3, name
     assert screen.gradients is not None and relative_error(screen.gradients, shift.grad) < 1e-3
+
+
+def decided_weights(
+    splats: dict[str, torch.Tensor], camera: Camera, margins: tuple[float, float]
+) -> list[torch.Tensor]:
+    """Random weights of rgb, alpha and depth, 0 where a threshold is near: across it no slope exists."""
+    undecided = torch.zeros(camera.height, camera.width, dtype=torch.bool)
+    with torch.no_grad():
+        pictures = reference_rasterize(**splats, camera=camera, undecided=undecided, margins=margins)
+    assert (~undecided).float().mean() > 0.4
+    generator, kept = torch.Generator().manual_seed(0), (~undecided).double()
+    shapes = (kept[..., None], kept, kept)
+    return [
+        mask * torch.randn(picture.shape, generator=generator, dtype=torch.float64)
+        for picture, mask in zip(pictures, shapes)
+    ]
+
+
+def weighted(pictures: tuple[torch.Tensor, ...], weights: list[torch.Tensor]) -> torch.Tensor:
+    return sum((picture.double() * weight).sum() for picture, weight in zip(pictures, weights))
+
+
+@pytest.mark.parametrize("case", ["plain", *LIMITS])
+def test_gradients_are_finite_differences_of_the_float64_picture(case: str) -> None:
+    """To 1e-3 of each group's gradient, along it, also where limits are at work."""
+    camera = camera_at()
+    splats = {name: value.float().double() for name, value in hard_scene(case).items()}
+    weights = decided_weights(splats, camera, UNDECIDED)
+    parameters = leaves(splats)
+    weighted(rasterize(**parameters, camera=camera), weights).backward()
+    for name in NAMES:
+        gradient = parameters[name].grad.double()
+        step = 1e-6 * gradient / gradient.norm()
+        with torch.no_grad():
+            ahead, behind = (
+                weighted(reference_rasterize(**{**splats, name: splats[name] + shift}, camera=camera), weights)
+                for shift in (step, -step)
+            )
+        assert float((ahead - behind) / 2e-6 / gradient.norm()) == pytest.approx(1.0, abs=1e-3), name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_are_finite_differences_of_the_kernels_own_picture(name: str) -> None:
+    """The step has to rise above float32's rounding of the pictures, and the margins above the step."""
+    camera, step = camera_at(), 3e-3
+    splats = {key: value.float() for key, value in random_splats(80, 19).items()}
+    weights = decided_weights({key: value.double() for key, value in splats.items()}, camera, (0.05, 0.2))
+    parameters = leaves(splats)
+    weighted(rasterize(**parameters, camera=camera), weights).backward()
+    gradient = parameters[name].grad
+    ahead, behind = (
+        weighted(
+            rasterize(**{**splats, name: splats[name] + shift * gradient / gradient.norm()}, camera=camera), weights
+        )
+        for shift in (step, -step)
+    )
+    assert float((ahead - behind) / (2 * step) / gradient.norm()) == pytest.approx(1.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("shift", [-3e-7, -1e-7, 0.0, 1e-7, 3e-7])
+def test_on_a_threshold_the_gradient_is_that_of_one_side(shift: float) -> None:
+    """Whether alpha is 1/255 float32 may decide otherwise than float64: then a pixel more or less belongs to the splat,
+    and with it a share of its gradient (9 % was seen, of a splat of 40 pixels)."""
+    camera, variance = axis_camera(11), (0.04 * 50 / 2) ** 2 + 0.3
+    splats = one_splat(scale=0.04, opacity=(1 + shift) / 255 * math.exp(9 / (2 * variance)))  # 1/255 3 pixels away
+
+    def to_the_right(alpha: torch.Tensor, means: torch.Tensor) -> float:
+        alpha[5, 6:].sum().backward()
+        return float(means.grad[0, 0])
+
+    ours = leaves(splats)
+    found = to_the_right(rasterize(**ours, camera=camera)[1], ours["means"])
+    sides = []
+    for relative in (-1e-4, 1e-4):
+        theirs, undecided = leaves(splats, torch.float64), torch.zeros(11, 11, dtype=torch.bool)
+        alpha = reference_rasterize(**theirs, camera=camera, undecided=undecided, min_alpha=(1 + relative) / 255)[1]
+        sides.append(to_the_right(alpha, theirs["means"]))
+        assert undecided[5, 8]
+    assert abs(sides[0] / sides[1] - 1) > 0.02
+    assert min(abs(found / side - 1) for side in sides) < 1e-3
 
 
 @pytest.mark.parametrize("degree", [0, 1, 2, 3])
