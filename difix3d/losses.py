@@ -1,12 +1,11 @@
 """Losses of Difix's training (L2, LPIPS, Gram) and the frozen networks they look through. Torch only.
 
 Notation: prediction, target: [N, 3, H, W] in [-1, 1]. The networks are ImageNet convolutions whose weights are not
-part of this project: `find_weights` looks for them where a user may have put them.
+part of this project: difix3d.perceptual_weights says where they are, and how to get them.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
@@ -14,7 +13,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from difix3d.errors import CheckpointError, ConfigError, ShapeError
+from difix3d.errors import CheckpointError, ShapeError
+from difix3d.perceptual_weights import find_weights, how_to_get
 
 # torchvision's `features` as (index, kind, *arguments): conv stride padding, or pool kernel.
 _VGG16 = tuple(
@@ -30,7 +30,6 @@ _ALEXNET = (
 )
 _LAYERS = {"vgg": _VGG16, "alex": _ALEXNET}
 _TAPS = {"vgg": (3, 8, 15, 22, 29), "alex": (1, 4, 7, 9, 11)}
-_FILES = {"vgg": "lpips_vgg16_backbone_lin.safetensors", "alex": "lpips_alexnet_backbone_lin.safetensors"}
 _MIN_SIDE_PX = {"vgg": 16, "alex": 31}
 
 GRAM_WEIGHTS = (1 / 2.6, 1 / 4.8, 1 / 3.7, 1 / 5.6, 10 / 1.5)
@@ -40,21 +39,6 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 # LPIPS v0.1's own scaling layer: the ImageNet statistics carried over to inputs in [-1, 1].
 _LPIPS_SHIFT = (-0.030, -0.088, -0.188)
 _LPIPS_SCALE = (0.458, 0.448, 0.450)
-
-
-def find_weights(net: str = "vgg") -> Path | None:
-    """The safetensors file of `net` ("vgg" or "alex"), or None where nobody has put it.
-
-    Looked for in $DIFIX3D_LPIPS_WEIGHTS, $DIFIX3D_SHARED/weights, and ../shared/weights beside the checkout.
-    """
-    if net not in _FILES:
-        raise ConfigError(f"No perceptual network {net!r}: choose one of {', '.join(_FILES)}")
-    folders = [Path(__file__).resolve().parents[2] / "shared" / "weights"]
-    if shared := os.environ.get("DIFIX3D_SHARED"):
-        folders.insert(0, Path(shared) / "weights")
-    if own := os.environ.get("DIFIX3D_LPIPS_WEIGHTS"):
-        folders.insert(0, Path(own))
-    return next((folder / _FILES[net] for folder in folders if (folder / _FILES[net]).is_file()), None)
 
 
 class ConvFeatures(nn.Module):
@@ -113,9 +97,7 @@ class LPIPS(nn.Module):
         """From `path`, or from where find_weights finds it. CheckpointError where there is none."""
         path = path or find_weights(net)
         if path is None:
-            raise CheckpointError(
-                f"LPIPS weights not found: put {_FILES[net]} into a folder and name it in DIFIX3D_LPIPS_WEIGHTS"
-            )
+            raise CheckpointError(f"LPIPS weights ({net}) are not here. {how_to_get(net)}")
         weights = load_file(path)
         convolutions = {name.removeprefix("features."): value for name, value in weights.items() if "features" in name}
         heads = [f"lin{level}.model.1.weight" for level in range(len(_TAPS[net]))]

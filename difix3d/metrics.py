@@ -5,11 +5,16 @@ from __future__ import annotations
 import functools
 import logging
 import math
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from difix3d.errors import ShapeError
+
+if TYPE_CHECKING:
+    from difix3d.losses import LPIPS
 
 log = logging.getLogger(__name__)
 
@@ -53,13 +58,17 @@ def ssim(a: NDArray, b: NDArray) -> float:
 def lpips(a: NDArray, b: NDArray, net: str = "vgg") -> float | None:
     """LPIPS v0.1 with net "vgg" or "alex": 0 for equal pictures, lower is better.
 
-    None, and one warning in the log, where its weights are not found (difix3d.losses.find_weights says where).
+    None, and one warning in the log, where its weights are not found (difix3d.perceptual_weights says where).
     """
-    model = _lpips_net(net)
-    if model is None:
+    from difix3d.perceptual_weights import find_weights
+
+    path = find_weights(net)
+    if path is None:
+        _say_missing(net)
         return None
     import torch
 
+    model = _lpips_net(net, path)
     a, b = _unit_pair(a, b)
     device = model.shift.device
 
@@ -71,15 +80,19 @@ def lpips(a: NDArray, b: NDArray, net: str = "vgg") -> float | None:
 
 
 @functools.cache
-def _lpips_net(net: str):
-    from difix3d.losses import LPIPS, find_weights
-
-    if find_weights(net) is None:
-        log.warning("LPIPS (%s) is left out: its weights are not here; set DIFIX3D_LPIPS_WEIGHTS to their folder", net)
-        return None
+def _lpips_net(net: str, path: Path) -> LPIPS:
     import torch
 
-    return LPIPS.load(net).to("cuda" if torch.cuda.is_available() else "cpu")
+    from difix3d.losses import LPIPS
+
+    return LPIPS.load(net, path).to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@functools.cache
+def _say_missing(net: str) -> None:
+    from difix3d.perceptual_weights import how_to_get
+
+    log.warning("LPIPS (%s) is left out: its weights are not here. %s", net, how_to_get(net))
 
 
 def _unit_pair(a: NDArray, b: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -25,13 +25,15 @@ PIECE = 16_384
 
 @dataclass
 class StandInHub:
-    """repositories: id -> folder. seen: "METHOD path" of each request; sent: bytes of each file's body that went out.
+    """repositories: id -> folder; commits: of those that are not at COMMIT. seen: "METHOD path" of each request; sent:
+    bytes of each file's body that went out.
 
     damaged: file name -> how many more times it arrives with a changed byte; cut: file name -> bytes after which the
     server says it ends; breaks: file name -> bytes after which the connection breaks, once; bytes_per_s: 0: unlimited.
     """
 
     repositories: dict[str, Path]
+    commits: dict[str, str] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
     damaged: dict[str, int] = field(default_factory=dict)
     cut: dict[str, int] = field(default_factory=dict)
@@ -101,17 +103,19 @@ class _Handler(BaseHTTPRequestHandler):
         folder = self.hub.repositories[repo]
         names = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
         revision = path.removeprefix(f"/api/models/{repo}/revision/")
-        if revision in ("main", COMMIT):
-            listed = {"id": repo, "sha": COMMIT, "siblings": [_listed(folder, name) for name in names]}
+        commit = self.hub.commits.get(repo, COMMIT)
+        if revision in ("main", commit):
+            listed = {"id": repo, "sha": commit, "siblings": [_listed(folder, name) for name in names]}
             return self.send(200, json.dumps(listed).encode(), with_body, {"Content-Type": "application/json"})
-        name = path.removeprefix(f"/{repo}/resolve/{COMMIT}/")
+        resolved = f"/{repo}/resolve/{commit}/"
+        name = path.removeprefix(resolved)
         if name in names:
-            return self.send_file(name, (folder / name).read_bytes(), with_body)
-        found = path.startswith(f"/{repo}/resolve/{COMMIT}/")
+            return self.send_file(name, (folder / name).read_bytes(), with_body, commit)
+        found = path.startswith(resolved)
         return self.send(404, b"{}", with_body, {"X-Error-Code": "EntryNotFound" if found else "RevisionNotFound"})
 
-    def send_file(self, name: str, content: bytes, with_body: bool) -> None:
-        headers = {"ETag": f'"{_etag(name, content)}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
+    def send_file(self, name: str, content: bytes, with_body: bool, commit: str) -> None:
+        headers = {"ETag": f'"{_etag(name, content)}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
         if with_body and self.hub.damaged.get(name, 0) > 0:
             self.hub.damaged[name] -= 1
             content = content[:-1] + bytes([content[-1] ^ 1])

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "difix3d"
 
 FLOORS = {
     **dict.fromkeys(("types", "errors", "events", "__init__"), 0.0),
-    **dict.fromkeys(("atomic", "turns", "hub", "perceptual_weights"), 1.0),
+    **dict.fromkeys(("atomic", "kept", "turns", "hub", "perceptual_weights"), 1.0),
     **dict.fromkeys(("geometry", "trajectories", "references", "warping", "losses", "metrics"), 1.0),
     **dict.fromkeys(("scene", "formats", "ratings"), 2.1),
     **dict.fromkeys(("sfm", "splatting", "fixers", "training"), 2.2),
@@ -47,7 +47,8 @@ def test_every_room_has_a_floor() -> None:
 def test_imports_go_downwards_only() -> None:
     wrong = []
     for path in sorted(PACKAGE.rglob("*.py")):
-        here = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        # A room's __main__ is a command, at the top like the others.
+        here = "__main__" if path.name == "__main__.py" else path.relative_to(PACKAGE).parts[0].removesuffix(".py")
         for module in imports(path):
             there = room(module)
             if there not in FLOORS:  # `from difix3d import __version__`

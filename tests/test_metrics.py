@@ -72,16 +72,20 @@ def test_lpips_gives_the_published_values(shared, first, second, alex, vgg) -> N
     assert metrics.lpips(a / 255.0, b / 255.0, net="alex") == pytest.approx(alex, abs=2e-5)
 
 
-def test_lpips_without_weights_is_none_and_says_so_once(monkeypatch, tmp_path, caplog, pair) -> None:
-    monkeypatch.setattr("difix3d.losses.find_weights", lambda net="vgg": None)
-    metrics._lpips_net.cache_clear()
-    try:
-        with caplog.at_level(logging.WARNING):
-            assert metrics.lpips(*pair) is None
-            assert metrics.lpips(*pair) is None
-        assert sum("DIFIX3D_LPIPS_WEIGHTS" in record.message for record in caplog.records) == 1
-    finally:
-        metrics._lpips_net.cache_clear()
+@pytest.mark.shared
+def test_lpips_of_large_photos_gives_the_published_values(shared) -> None:
+    a, b = (read_rgb(shared / "scenes" / "dev" / "panel17" / "images" / f"00{number}.jpg") for number in (0, 1))
+    assert metrics.lpips(a, b, net="alex") == pytest.approx(0.382619, abs=2e-5)
+    assert metrics.lpips(a, b) == pytest.approx(0.427869, abs=2e-5)
+
+
+def test_lpips_without_weights_is_none_and_says_so_once(monkeypatch, caplog, pair) -> None:
+    monkeypatch.setattr("difix3d.perceptual_weights.find_weights", lambda net="vgg": None)
+    metrics._say_missing.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        assert metrics.lpips(*pair) is None
+        assert metrics.lpips(*pair) is None
+    assert sum("difix3d weights" in record.message for record in caplog.records) == 1
 
 
 def test_wrong_input_is_named(pair) -> None:

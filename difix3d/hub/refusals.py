@@ -62,6 +62,8 @@ def is_transport(error: Exception) -> bool:
 
 def stopped(repo: str, path: str, done: int, total: int) -> str:
     """What to say of a transfer that does not get on."""
+    if not done:
+        return f"The Hub does not send {path} of {repo}. Check the connection, and try again."
     return (
         f"{path} of {repo} ends after {done:,} of {total:,} bytes, and the Hub sends no more. Check the connection and "
         "fetch again: it goes on where it stopped."

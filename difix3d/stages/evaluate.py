@@ -14,6 +14,7 @@ from difix3d.errors import SceneError
 from difix3d.events import Artifact, Event, Progress, Warned
 from difix3d.fixers import DEFAULT_FIXER
 from difix3d.formats.image import read_rgb, write_rgb
+from difix3d.perceptual_weights import how_to_get
 from difix3d.scene import Scene
 from difix3d.stages.base import option, stage
 from difix3d.stages.fit import PRESETS
@@ -79,7 +80,8 @@ def evaluate(scene: Scene, config: EvaluateConfig) -> Generator[Event, None, dic
     if missing := [metric for metric in METRICS if raw[metric] is None]:
         yield Warned(
             "evaluate",
-            f"{' and '.join(missing)} left out: the weights are not here. Set DIFIX3D_LPIPS_WEIGHTS to their folder.",
+            f"{' and '.join(missing)} left out: the weights are not here. "
+            f"{how_to_get('vgg' if 'lpips' in missing else 'alex')}",
         )
     # The old manifest goes first: it vouches for the sheet that is about to be replaced.
     scene.manifest_path("evaluate").unlink(missing_ok=True)

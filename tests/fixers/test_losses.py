@@ -62,12 +62,12 @@ def test_lpips_of_a_batch_is_lpips_of_its_items(shared) -> None:
     torch.testing.assert_close(model(a, b), alone)
 
 
-def test_weights_are_looked_for_where_the_environment_says(shared, monkeypatch, tmp_path) -> None:
-    monkeypatch.setenv("DIFIX3D_LPIPS_WEIGHTS", str(shared / "weights"))
-    assert losses.find_weights("alex") == shared / "weights" / "lpips_alexnet_backbone_lin.safetensors"
+def test_without_weights_it_is_said_how_to_get_them(monkeypatch) -> None:
     monkeypatch.setattr(losses, "find_weights", lambda net: None)
-    with pytest.raises(CheckpointError, match="DIFIX3D_LPIPS_WEIGHTS"):
+    with pytest.raises(CheckpointError, match="difix3d weights"):
         losses.LPIPS.load("vgg")
+    with pytest.raises(CheckpointError, match="DIFIX3D_LPIPS_WEIGHTS"):
+        losses.LPIPS.load("alex")
 
 
 def test_too_small_images_and_missing_layers_are_named(gram) -> None:
