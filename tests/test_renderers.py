@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from fitted_scene import write_fitted_scene
 from reference_rasterizer import reference_rasterize
 from splat_scenes import NAMES, camera_at, leaves, random_splats, relative_error
 
 from difix3d.errors import MissingBackendError
-from difix3d.splatting import ScreenSpace, l1_ssim, rasterize
+from difix3d.events import Done, Warned
+from difix3d.splatting import ScreenSpace, gsplat_cuda, l1_ssim, rasterize, render_view, why_cpu
 from difix3d.splatting.gsplat_cuda import require_gsplat, sound_splats
 from difix3d.splatting.torch_loss import l1_ssim_torch
+from difix3d.stages.render import RenderConfig, render
+from difix3d.types import Splats
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -84,6 +91,49 @@ def test_the_loss_is_one_on_every_device(device: str) -> None:
     loss.backward()
     expected.backward()
     assert relative_error(ours.grad.cpu(), theirs.grad) < 1e-4
+
+
+@pytest.fixture
+def broken_gsplat(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine that seems to have a CUDA device, where gsplat as installed cannot build or load its kernels."""
+    if torch.cuda.is_available():
+        pytest.skip("gsplat may work here")
+    monkeypatch.setattr(gsplat_cuda, "cuda_is_visible", lambda: True)
+    gsplat_cuda.why_not_gsplat.cache_clear()
+    yield
+    gsplat_cuda.why_not_gsplat.cache_clear()
+
+
+def test_where_gsplat_cannot_load_auto_says_so_and_draws_on_the_cpu(broken_gsplat: None) -> None:
+    reason = why_cpu("auto")
+    assert "gsplat" in reason and "nvcc" in reason and "--renderer cpu" in reason
+    assert why_cpu("cpu") == ""
+    tensors = {name: tensor.float() for name, tensor in random_splats(50).items()}
+    splats = Splats(*(tensors[name].numpy() for name in NAMES))
+    for drawn, expected in zip(render_view(splats, camera_at()), render_view(splats, camera_at(), renderer="cpu")):
+        assert np.array_equal(drawn, expected)
+    with pytest.raises(MissingBackendError, match="--renderer cpu"):
+        render_view(splats, camera_at(), renderer="gsplat")
+    with pytest.raises(MissingBackendError, match="--renderer cpu"):
+        require_gsplat()
+
+
+def test_the_render_stage_tells_it(broken_gsplat: None, tmp_path: Path) -> None:
+    scene = write_fitted_scene(tmp_path / "ball")
+    settings = {"trajectory": "orbit", "frames": 2}
+    events = list(render(scene, RenderConfig(**settings)))
+    warning = next(event for event in events if isinstance(event, Warned))
+    assert "gsplat" in warning.message and "on the CPU" in warning.message and isinstance(events[-1], Done)
+    with pytest.raises(MissingBackendError, match="gsplat"):
+        list(render(scene, RenderConfig(**settings, renderer="gsplat")))
+
+
+def test_a_machine_without_cuda_is_told_only_if_it_asks_for_gsplat() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device here")
+    assert why_cpu("auto") == ""
+    with pytest.raises(MissingBackendError, match="torch sees none"):
+        require_gsplat()
 
 
 def test_what_gsplat_is_given_is_sound() -> None:

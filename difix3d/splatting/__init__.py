@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from difix3d.splatting.base import ScreenSpace
-    from difix3d.splatting.dispatch import l1_ssim, rasterize, render_view, warm_up
+    from difix3d.splatting.dispatch import l1_ssim, rasterize, render_view, warm_up, why_cpu
 
-__all__ = ["ScreenSpace", "l1_ssim", "rasterize", "render_view", "warm_up"]
+__all__ = ["ScreenSpace", "l1_ssim", "rasterize", "render_view", "warm_up", "why_cpu"]
 
 
 def __getattr__(name: str) -> Any:

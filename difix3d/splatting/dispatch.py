@@ -56,8 +56,9 @@ def rasterize(
     }
     settings: dict[str, Any] = {"camera": camera, "sh_degree": sh_degree, "screen": screen}
     if on_gpu and count:
-        from difix3d.splatting.gsplat_cuda import rasterize_gsplat
+        from difix3d.splatting.gsplat_cuda import rasterize_gsplat, require_gsplat
 
+        require_gsplat()
         return rasterize_gsplat(**arguments, **settings)
     from difix3d.splatting.cpu.rasterizer import rasterize_cpu
 
@@ -105,19 +106,20 @@ def render_view(
 
 def default_device(renderer: str = "auto") -> str:
     """ "cuda" where gsplat can render, else "cpu"; MissingBackendError if gsplat is asked for and cannot."""
-    from difix3d.splatting.gsplat_cuda import cuda_is_visible, require_gsplat
+    from difix3d.splatting.gsplat_cuda import require_gsplat, why_not_gsplat
 
     if renderer not in RENDERERS:
         raise ConfigError(f"renderer: expected one of {', '.join(RENDERERS)}, got {renderer!r}")
-    if renderer == "cpu" or (renderer == "auto" and not cuda_is_visible()):
-        return "cpu"
-    try:
+    if renderer == "gsplat":
         require_gsplat()
-    except MissingBackendError:
-        if renderer == "gsplat":
-            raise
-        return "cpu"
-    return "cuda"
+    return "cpu" if renderer == "cpu" or why_not_gsplat() else "cuda"
+
+
+def why_cpu(renderer: str) -> str:
+    """A sentence for the person whose CUDA device `renderer` would have used, had gsplat worked; else empty."""
+    from difix3d.splatting.gsplat_cuda import cuda_is_visible, why_not_gsplat
+
+    return why_not_gsplat() if renderer == "auto" and cuda_is_visible() else ""
 
 
 def l1_ssim(prediction: torch.Tensor, target: torch.Tensor, ssim_weight: float = 0.2) -> torch.Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,27 +25,57 @@ def cuda_is_visible() -> bool:
     return torch.cuda.is_available()
 
 
-@functools.cache
 def require_gsplat() -> None:
     """Make sure that gsplat can render here. MissingBackendError says what is missing and what to do."""
+    if reason := why_not_gsplat():
+        raise MissingBackendError(reason)
+
+
+@functools.cache
+def why_not_gsplat() -> str:
+    """What is missing for gsplat to render here and what to do, in a sentence; empty where it renders.
+
+    Looked into once: a build takes minutes, and one that failed fails again.
+    """
     if not cuda_is_visible():
-        raise MissingBackendError(
-            f"gsplat needs a CUDA device and torch sees none: use a machine with one, {_INSTEAD}."
-        )
+        return f"gsplat needs a CUDA device and torch sees none: use a machine with one, {_INSTEAD}."
     if importlib.util.find_spec("gsplat") is None:
-        raise MissingBackendError(f"gsplat is not installed: pip install 'difix3d[cuda]', {_INSTEAD}.")
+        return f"gsplat is not installed: pip install 'difix3d[cuda]', {_INSTEAD}."
     try:
         from gsplat.cuda._backend import _C  # compiles on first use
-    except (ImportError, OSError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-        raise MissingBackendError(
-            f"gsplat could not build its CUDA kernels ({reason[0][:200]}), {_INSTEAD}."
-        ) from error
+    except Exception as error:  # whatever compilers, linkers and loaders raise
+        return (
+            f"gsplat could not build or load its CUDA kernels ({_last_line(error)}): install a C++ compiler "
+            f"and the CUDA toolkit (nvcc) of torch's CUDA version, {_INSTEAD}."
+        )
     if _C is None:
-        raise MissingBackendError(
+        return (
             "gsplat found no CUDA toolkit (nvcc) to build its kernels with: install that of torch's CUDA version, "
             f"{_INSTEAD}."
         )
+    try:
+        _draw_one()
+    except Exception as error:  # built for another GPU or driver
+        return (
+            f"gsplat's CUDA kernels do not run on this GPU ({_last_line(error)}): install gsplat again, so "
+            f"that it builds them for it, {_INSTEAD}."
+        )
+    return ""
+
+
+def _last_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[-1][:200] if lines else type(error).__name__
+
+
+def _draw_one() -> None:
+    """One splat on 8x8 pixels, and wait for it."""
+    camera = Camera(np.array([[8.0, 0, 4], [0, 8.0, 4], [0, 0, 1]]), 8, 8, np.eye(4))
+    means, quats, log_scales, opacity_logits, sh = (
+        torch.ones(shape, device="cuda") for shape in ((1, 3), (1, 4), (1, 3), (1,), (1, 1, 3))
+    )
+    rasterize_gsplat(means, quats, log_scales, opacity_logits, sh, camera)
+    torch.cuda.synchronize()
 
 
 def sound_splats(*splats: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -76,9 +107,8 @@ def rasterize_gsplat(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """rgb [H, W, 3], alpha [H, W], depth [H, W]; arguments as `difix3d.splatting.rasterize` takes them, on CUDA.
 
-    screen.radii is filled at once, screen.gradients by the backward pass. MissingBackendError as `require_gsplat`.
+    screen.radii is filled at once, screen.gradients by the backward pass. Ask `require_gsplat` before.
     """
-    require_gsplat()
     from gsplat import rasterization
 
     drawn, (means, quats, log_scales, opacity_logits, sh) = sound_splats(means, quats, log_scales, opacity_logits, sh)

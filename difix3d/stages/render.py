@@ -92,8 +92,10 @@ def render(scene: Scene, config: RenderConfig) -> Generator[Event, None, dict[st
     yield Progress("render", "Loading splats")
     trajectory = _sized(_trajectory(scene, config), config)
     splats = read_splats(scene.splats_path)
-    from difix3d.splatting import render_view
+    from difix3d.splatting import render_view, why_cpu
 
+    if reason := why_cpu(config.renderer):
+        yield Warned("render", f"{reason} Rendering on the CPU, which is slower and looks the same.")
     name, count = trajectory.name, len(trajectory)
     size = max(camera.width for camera in trajectory.cameras), max(camera.height for camera in trajectory.cameras)
     drawing_s, alphas = 0.0, []
