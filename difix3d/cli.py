@@ -35,6 +35,8 @@ _HELP = {
     "convert": "write a file of splats in another format (.ply, .spz, .splat)",
 }
 
+LPIPS = "lpips"
+
 
 class _Parser(argparse.ArgumentParser):
     """Wrong flags are told like every other thing that cannot be done, also in JSON."""
@@ -68,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(json.dumps({"ok": True, **result}, default=str))
     else:
         for name, value in result.get("figures", {}).items():
-            print(f"{name}: {json.dumps(value, default=str)[:400]}")
+            print(f"{name}: {value if isinstance(value, str) else json.dumps(value, default=str)[:400]}")
     return 0
 
 
@@ -100,6 +102,13 @@ def _parser() -> argparse.ArgumentParser:
     ratings = commands.add_parser("ratings", help="counts and win rates of the ratings so far")
     ratings.add_argument("--ratings-db", default="", help="SQLAlchemy URL (default: $DIFIX3D_RATINGS_DB)")
     ratings.add_argument("--json", action="store_true", help="end with one JSON line on stdout")
+
+    fixers = commands.add_parser("fixers", help="what each fixer takes here: licence, device, download, seconds")
+    fixers.add_argument("--json", action="store_true", help="end with one JSON line on stdout")
+
+    weights = commands.add_parser("weights", help="fetch weights from the Hub now, and not at first use")
+    weights.add_argument("what", nargs="?", default=LPIPS, help=f"a fixer, or {LPIPS}: VGG-16 for LPIPS (the default)")
+    weights.add_argument("--json", action="store_true", help="end with one JSON line on stdout")
     return parser
 
 
@@ -209,6 +218,28 @@ def _ratings(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"stage": "ratings", "seconds": round(time.monotonic() - started, 2), "figures": figures, "outputs": []}
 
 
+def _fixers(arguments: argparse.Namespace) -> dict[str, Any]:
+    from difix3d.fixers.listing import look_closely, offers, phrases
+
+    started = time.monotonic()
+    checkpoints = Path(os.environ.get("DIFIX3D_SCENES", "scenes")).resolve().parent / "checkpoints"
+    found = [look_closely(offer) for offer in offers(checkpoints)]
+    figures = {each.name: dataclasses.asdict(each) if arguments.json else "; ".join(phrases(each)) for each in found}
+    return {"stage": "fixers", "seconds": round(time.monotonic() - started, 2), "figures": figures, "outputs": []}
+
+
+def _weights(arguments: argparse.Namespace) -> dict[str, Any]:
+    from difix3d.fixers import load_fixer
+    from difix3d.perceptual_weights import fetch_vgg
+
+    started = time.monotonic()
+    events = fetch_vgg("weights") if arguments.what == LPIPS else load_fixer(arguments.what).fetch("weights")
+    for _ in _told(events):
+        pass
+    figures = {arguments.what: "its weights are here"}
+    return {"stage": "weights", "seconds": round(time.monotonic() - started, 2), "figures": figures, "outputs": []}
+
+
 def _told(events: Iterator[Event]) -> Iterator[Event]:
     """Pass events on, and tell a person about them on stderr."""
     live = sys.stderr.isatty()
@@ -240,4 +271,10 @@ def _line(event: Event) -> str:
     return f"[{event.stage}] {event}"
 
 
-_COMMANDS = {"run": _run, "ratings": _ratings, **dict.fromkeys(SCENE_STAGES + STUDIO_STAGES, _stage)}
+_COMMANDS = {
+    "run": _run,
+    "ratings": _ratings,
+    "fixers": _fixers,
+    "weights": _weights,
+    **dict.fromkeys(SCENE_STAGES + STUDIO_STAGES, _stage),
+}

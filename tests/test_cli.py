@@ -85,3 +85,35 @@ def test_two_captures_of_one_name_get_two_scenes(tmp_path, monkeypatch) -> None:
     assert first.id == "garden" and second.id == "garden-2" and again.root == first.root and capture
     itself, capture = _scene_for([str(first.root)], None)
     assert itself.root == first.root and capture == []
+
+
+def test_fixers_are_listed_for_people_and_for_programs(capsys, shared: Path, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setenv("DIFIX3D_FIXER", str(shared / "golden" / "checkpoint_difix_ref"))
+    assert main(["fixers", "--json"]) == 0
+    figures = last_json(capsys)["figures"]
+    assert {"reproject", "difix", "nvidia/difix", "nvidia/difix_ref"} <= set(figures)
+    difix, published = figures["difix"], figures["nvidia/difix_ref"]
+    assert difix["download_bytes"] == 0 and difix["references"] == 1 and not difix["measured"]
+    assert published["download_bytes"] > 5e9 and published["seconds"] > difix["seconds"] > 0
+    assert "non-commercial" in published["licence"] and published["device"]
+    assert main(["fixers"]) == 0
+    assert "nvidia/difix: NVIDIA License" in capsys.readouterr().out
+
+
+def test_weights_that_cannot_be_had_are_told_in_words(capsys, tmp_path: Path) -> None:
+    from hub_stand_in import StandInHub, environment
+
+    with StandInHub({}).serving() as hub:
+        for what, words in ((), "no model timm/vgg16"), (("nobody/nothing",), "no model nobody/nothing"):
+            done = subprocess.run(
+                [sys.executable, "-m", "difix3d", "weights", *what, "--json"],
+                env=environment(hub.url, tmp_path / "home"),
+                capture_output=True,
+                text=True,
+                timeout=120,
+            )
+            assert done.returncode == 2 and words in json.loads(done.stdout)["error"]["message"], done.stderr
+            assert "Traceback" not in done.stderr
+    assert main(["weights", "reproject", "--json"]) == 0
+    assert last_json(capsys)["ok"] is True

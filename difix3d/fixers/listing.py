@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from difix3d.fixers import FIXERS, load_fixer, pace
 from difix3d.hub.files import gigabytes
@@ -40,9 +39,6 @@ class Facts:
     height: int
     seconds: float | None
     measured: bool
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def offers(checkpoints: Path, also: str = "") -> list[Offer]:
