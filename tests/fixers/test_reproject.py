@@ -10,8 +10,9 @@ import pytest
 import walls
 
 from difix3d.errors import FixerError
+from difix3d.fixers.alignment import steady_depth, unwrinkled
 from difix3d.fixers.photometric import agreement, flow_to, gaussian, match_exposure
-from difix3d.fixers.reproject import ReprojectFixer, _unwrinkled, steady_depth
+from difix3d.fixers.reproject import ReprojectFixer
 from difix3d.metrics import psnr
 from difix3d.types import Camera, Frame, Reference
 
@@ -139,11 +140,11 @@ def test_a_look_up_that_jumps_about_is_not_believed() -> None:
     x, y = np.meshgrid(np.arange(60, dtype=np.float32), np.arange(50, dtype=np.float32))
     affine = np.stack([0.9 * x + 0.2 * y + 5, 1.1 * y - 0.1 * x], axis=-1).astype(np.float32)
     inner, density = (slice(8, -8), slice(8, -8)), np.ones_like(x)
-    assert _unwrinkled(affine, density)[inner].min() > 0.99
+    assert unwrinkled(affine, density)[inner].min() > 0.99
     jumps = np.random.default_rng(3).normal(0, 3, affine.shape).astype(np.float32)
-    assert _unwrinkled(affine + jumps, density)[inner].max() < 0.1
+    assert unwrinkled(affine + jumps, density)[inner].max() < 0.1
     # A photo four times as fine covers four times the pixels by the same jump.
-    assert _unwrinkled(affine + jumps, 40 * density)[inner].min() > 0.9
+    assert unwrinkled(affine + jumps, 40 * density)[inner].min() > 0.9
 
 
 def test_it_repeats_exactly_for_any_number_of_threads(frame: Frame) -> None:
