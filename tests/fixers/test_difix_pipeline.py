@@ -17,6 +17,7 @@ from difix3d.fixers import load_fixer
 from difix3d.fixers.base import Fixer
 from difix3d.fixers.difix import DifixPipeline, memory
 from difix3d.fixers.difix.images import to_unit, working_size
+from difix3d.fixers.difix.precision import fast_dtype
 from difix3d.types import Camera, Frame, Reference
 
 pytestmark = pytest.mark.shared
@@ -315,7 +316,11 @@ def test_the_fixer_is_the_pipeline(goldens) -> None:
     references = [Reference(name, frame.camera, np.asarray(ref)) for name in ("first", "ignored")]
     found = fixer.fix(frame, references)
     assert found.shape == frame.rgb.shape and found.dtype == np.uint8
-    assert np.array_equal(found, np.asarray(goldens.pipeline("difix_ref")(image, ref).images[0]))
+    device = torch.device(fixer.device())
+    dtype = fast_dtype(device)
+    assert fixer.settings["dtype"] == str(dtype).removeprefix("torch.")
+    same = DifixPipeline.from_pretrained(goldens.checkpoint("difix_ref"), dtype=dtype, device=device)
+    assert np.array_equal(found, np.asarray(same(image, ref).images[0]))
     assert np.array_equal(found, fixer.fix(frame, references[:1], seed=7))
     assert not np.array_equal(found, fixer.fix(frame, []))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +75,7 @@ class DifixFixer:
         size = PUBLISHED_BYTES if folder is None else weights_bytes(folder)
         return Demands(self.checkpoint, revision, missing, teraflop(width, height, 1 + self.max_references, size))
 
-    def fetch(self, stage: str = "fix") -> Iterator[Event]:
+    def fetch(self, stage: str = "fix") -> Generator[Event, None, None]:
         """Download a Hub model that is not here, if this machine could hold it in memory."""
         folder, revision = self._here()
         if folder is None:
@@ -101,9 +101,9 @@ class DifixFixer:
         import torch
 
         from difix3d.fixers.difix.pipeline import DifixPipeline
+        from difix3d.fixers.difix.precision import fast_dtype
 
-        # Half precision's 11 bits are enough for 8-bit pictures; bfloat16's 8 are not.
-        dtype = torch.float32 if self.device() == "cpu" else torch.float16
+        dtype = fast_dtype(torch.device(self.device()))
         self._pipeline = DifixPipeline.from_pretrained(
             self.checkpoint, dtype=dtype, device=self.device(), revision=revision
         )
