@@ -32,6 +32,7 @@ _HELP = {
     "evaluate": "compare renders and fixes with the held-out photos",
     "export": "write ratings and pairs as training data",
     "finetune": "train a checkpoint on an export",
+    "pairs": "make training pairs of captures: flawed renders and their photos",
     "convert": "write a file of splats in another format (.ply, .spz, .splat)",
 }
 
@@ -125,7 +126,7 @@ def _add_flag(command: argparse.ArgumentParser, stage: str, field: dataclasses.F
     if isinstance(default, bool):
         keywords["action"] = argparse.BooleanOptionalAction
     elif isinstance(default, tuple):
-        keywords["nargs"] = "+"
+        keywords |= {"nargs": "+", "type": type(default[0]) if default else str}
     else:
         keywords["type"] = str if default is None else type(default)
         keywords["required"] = default is None

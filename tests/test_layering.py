@@ -14,7 +14,7 @@ FLOORS = {
     **dict.fromkeys(("atomic", "kept", "turns", "hub", "perceptual_weights"), 1.0),
     **dict.fromkeys(("geometry", "trajectories", "references", "warping", "losses", "metrics"), 1.0),
     **dict.fromkeys(("scene", "formats", "ratings"), 2.1),
-    **dict.fromkeys(("sfm", "splatting", "fixers", "training"), 2.2),
+    **dict.fromkeys(("sfm", "splatting", "fixers", "pairs", "training"), 2.2),
     "stages": 3.0,
     "jobs": 3.5,
     "presets": 3.7,  # a list of jobs' steps
