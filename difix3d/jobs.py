@@ -3,6 +3,7 @@
     job = start(scene, steps)          # returns at once; the child outlives the page and the server
     scene.events(offset)               # what it says
     cancel(scene, job.id)              # gone within two seconds
+    keep(scene, job.id)                # its fit ends now, and the job goes on with what the fit has
     find(scene)                        # the latest job, with its true state
 
 `run_inline` is the same work in this process: the command line, tests, and ZeroGPU, where the GPU is lent to the
@@ -125,6 +126,16 @@ def cancel(scene: Scene, job_id: str) -> Job:
     # A job that finished just before the signal stays finished.
     job = _load(scene.jobs_dir / f"{job.id}.json")
     return _end_of_a_dead_one(scene, job) if job.state == RUNNING else job
+
+
+def keep(scene: Scene, job_id: str) -> None:
+    """End the fit that a job is at: it counts as finished, and the steps after it go on. Without effect on a job that
+    is not fitting. JobError for an unknown job."""
+    job = find(scene, job_id)
+    if job is None:
+        raise JobError(f"There is no job {job_id!r} in this scene.")
+    if job.state == RUNNING:
+        scene.enough_path.touch()
 
 
 def run_inline(scene: Scene, steps: Sequence[Step], job_id: str = "") -> Iterator[Event]:

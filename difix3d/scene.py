@@ -136,6 +136,11 @@ class Scene:
     def jobs_dir(self) -> Path:
         return self.root / "jobs"
 
+    @property
+    def enough_path(self) -> Path:
+        """There once somebody found the fit under way good enough (jobs.keep): it ends, and what it has is kept."""
+        return self.jobs_dir / "fit.enough"
+
     def trajectory_path(self, trajectory: str) -> Path:
         return self.root / "trajectories" / f"{safe_name(trajectory)}.json"
 

@@ -103,6 +103,35 @@ def test_closing_leaves_the_previous_splats_whole(scene: Scene) -> None:
     assert list(fit(scene, CONFIG))[-1].skipped
 
 
+def test_a_fit_that_is_good_enough_is_kept_as_a_finished_one(scene: Scene) -> None:
+    scene.jobs_dir.mkdir()
+    scene.enough_path.touch()  # left by an earlier job: of no effect
+    config = FitConfig(seconds=60, holdout=4, renderer="cpu")
+    steps = []
+    for event in fit(scene, config):
+        if isinstance(event, Progress) and event.figures.get("step", 0) > 0:
+            steps.append(event.figures["step"])
+            if len(steps) == 3:
+                scene.enough_path.touch()
+    assert isinstance(event, Done) and event.figures["kept_early"]
+    assert len(steps) == 3 and steps[-1] <= event.figures["steps"] == scene.manifest("fit")["figures"]["steps"]
+    splats = read_splats(scene.splats_path)
+    assert len(splats) == event.figures["splats"]
+    assert event.figures["psnr"] == pytest.approx(scores(scene, splats)[0], abs=0.02)
+    assert list(fit(scene, config))[-1].skipped
+
+
+def test_a_budget_in_steps_gives_the_same_splats_again(scene: Scene) -> None:
+    config = FitConfig(steps=40, max_splats=1500, holdout=4, renderer="cpu")
+    hashes = []
+    for _ in range(2):
+        done = list(fit(scene, config))[-1]
+        assert done.figures["steps"] == 40 and not done.figures["kept_early"]
+        hashes.append(hash_file(scene.splats_path))
+        scene.manifest_path("fit").unlink()
+    assert hashes[0] == hashes[1]
+
+
 def test_without_held_out_photos_there_is_no_score(scene: Scene) -> None:
     done = list(fit(scene, FitConfig(seconds=0.5, holdout=0, renderer="cpu")))[-1]
     assert done.figures["psnr"] is None and done.figures["curve"] == []

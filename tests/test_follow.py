@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from difix3d import jobs
@@ -52,6 +54,7 @@ def test_steps_bars_pictures_and_curve(scene: Scene) -> None:
     now = look(follower, scene)
     assert now == look(Follower(), scene)  # in pieces or at once
     assert [row["state"] for row in now["rows"]] == ["done", "running", "waiting"]
+    assert not now["fitting"]  # the job has ended
     assert now["rows"][0]["seconds"] == 4.5 and now["curve"] == [[1.0, 21.0], [2.0, 22.0]] and now["splats"] == 100
     assert now["pictures"] == [{"kind": "preview", "url": "media/fit.jpg", "caption": "now"}]
     assert now["warnings"] == ["Skipped a.jpg: empty"]
@@ -84,3 +87,21 @@ def test_a_picture_outside_the_scene_is_refused(scene: Scene) -> None:
     scene.log(Artifact("fit", "preview", "../../secret.png"), "one")
     with pytest.raises(Exception, match="out of the scene"):
         look(Follower(), scene)
+
+
+def test_only_a_running_fit_with_splats_can_be_kept(scene: Scene) -> None:
+    scene.jobs_dir.mkdir()
+    created = psutil.Process().create_time()
+    jobs._save(scene, Job("one", STEPS, jobs.RUNNING, 1.0, "", os.getpid(), created))
+    follower = Follower()
+    fitting = []
+    for event in (
+        Done("ingest", 1.0),
+        Progress("fit", "Loading photos"),
+        Progress("fit", "Fitting", 1.0, 30, "s", 29.0, {"splats": 100}),
+        Done("fit", 30.0),
+        Progress("render", "Rendering", 1, 2),
+    ):
+        scene.log(event, "one")
+        fitting.append(look(follower, scene)["fitting"])
+    assert fitting == [False, False, True, False, False]

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from difix3d.splatting.trainer import Photo, Trainer, TrainSettings
 
 MIN_TRAINING_PHOTOS = 3
-_PREVIEW_SECONDS, _FIRST_PREVIEW_SECONDS = 4.0, 1.5
+_PREVIEW_SECONDS = 2.0
 _PREVIEW_LONG_SIDE_PX = 480
 
 
@@ -50,6 +50,7 @@ class FitConfig:
 
     preset: str = option("quick", "how long and how fine", choices=tuple(PRESETS))
     seconds: float = option(0.0, "time budget in seconds; 0: the preset's", minimum=0)
+    steps: int = option(0, "budget in steps instead of seconds: the same splats every time; 0: none", minimum=0)
     max_splats: int = option(0, "at most so many splats; 0: the preset's", minimum=0, maximum=5_000_000)
     renderer: str = option("auto", "gsplat needs CUDA; auto takes it where it works", choices=("auto", "gsplat", "cpu"))
     holdout: int = option(8, "every N-th photo is kept out and only scored; 0: none", minimum=0)
@@ -75,9 +76,11 @@ def split_names(names: Sequence[str], holdout: int, train_every: int) -> tuple[l
 def fit(scene: Scene, config: FitConfig) -> Generator[Event, None, dict[str, Any]]:
     """Fit splats to a reconstructed scene; see FitConfig.
 
-    Figures: splats, steps, seconds (of fitting), psnr and ssim over all held-out photos (None without any), and
-    curve: [seconds, psnr] pairs over a few of them as the fit went.
+    Figures: splats, steps, seconds (of fitting), psnr and ssim over all held-out photos (None without any), curve:
+    [seconds, psnr] pairs over a few of them as the fit went, and kept_early: whether somebody found it good enough and
+    ended it (Scene.enough_path).
     """
+    scene.enough_path.unlink(missing_ok=True)  # of an earlier fit
     if not scene.sparse_dir.is_dir():
         raise SceneError(
             f"{scene.root} holds no cameras yet. Run: difix3d reconstruct --scene {scene.root}, or put a COLMAP model "
@@ -94,14 +97,15 @@ def fit(scene: Scene, config: FitConfig) -> Generator[Event, None, dict[str, Any
     from difix3d.splatting.trainer import Trainer, TrainSettings
 
     settings = TrainSettings(
-        seconds=config.seconds or preset.seconds,
+        seconds=config.seconds or (0.0 if config.steps else preset.seconds),
+        max_steps=config.steps,
         max_splats=config.max_splats or preset.max_splats,
         sh_degree=config.sh_degree,
         renderer=renderer,
         stop_early=config.preset == "best",
         seed=config.seed,
     )
-    yield Progress("fit", "Placing the first splats", 0, settings.seconds, "s")
+    yield Progress("fit", "Placing the first splats", 0, 0)
     heldout_photos = [photos[view.name] for view in heldout]
     trainer = Trainer(
         settings,
@@ -171,21 +175,34 @@ def _train(
 ) -> Generator[Event, None, dict[str, Any]]:
     curve: list[list[float]] = []
     started = time.monotonic()
-    next_preview = _FIRST_PREVIEW_SECONDS
+    yield from _preview(scene, trainer, shown)
+    next_preview = _PREVIEW_SECONDS
+    kept_early = False
     for update in trainer.run():
         figures = {"seconds": round(update.seconds, 2), "splats": update.splats, "step": update.step}
         if update.psnr is not None:
             figures["psnr"] = round(update.psnr, 3)
             curve.append([figures["seconds"], figures["psnr"]])
-        left = update.seconds * (1 / update.fraction - 1) if settings.stop_early else settings.seconds - update.seconds
-        yield Progress(
-            "fit", "Fitting splats", round(update.seconds, 1), settings.seconds, "s", max(0.0, round(left, 1)), figures
+        left = max(0.0, round(update.seconds * (1 / update.fraction - 1), 1))
+        done, total, unit = (
+            (round(update.seconds, 1), settings.seconds, "s")
+            if settings.seconds
+            else (update.step, settings.max_steps, "steps")
         )
+        yield Progress("fit", "Fitting splats", done, total, unit, left, figures)
         if update.seconds >= next_preview:
             yield from _preview(scene, trainer, shown)
             next_preview = update.seconds + _PREVIEW_SECONDS
+        if kept_early := scene.enough_path.exists():
+            break
     seconds = round(time.monotonic() - started, 2)
-    return {"splats": trainer.count, "steps": trainer.steps, "seconds": seconds, "curve": curve}
+    return {
+        "splats": trainer.count,
+        "steps": trainer.steps,
+        "seconds": seconds,
+        "curve": curve,
+        "kept_early": kept_early,
+    }
 
 
 def _preview(scene: Scene, trainer: Trainer, photo: Photo) -> Generator[Event, None, None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from difix3d.errors import CaptureError, ConfigError
 from difix3d.formats.clip import VIDEO_SUFFIXES
 from difix3d.formats.photos import PHOTO_SUFFIXES
 from difix3d.presets import DEFAULT_PRESET, DEFAULT_TRAJECTORIES, steps_for_run
+from difix3d.scene import Scene
 from difix3d.stages.fit import PRESETS, FitConfig
 from difix3d.trajectories import NAMES
 from difix3d.ui.shared import QUIET, Shared, told
@@ -62,8 +64,10 @@ def build(shared: Shared) -> list[gr.components.Component]:
         with gr.Column(scale=3, min_width=320):
             idle = gr.HTML(_welcome())
             with gr.Row():
-                cancel = gr.Button("Cancel", size="sm", visible=False, elem_id="dx-cancel")
-                resume = gr.Button("Go on from here", variant="primary", size="sm", visible=False, elem_id="dx-resume")
+                small: dict[str, Any] = {"size": "sm", "visible": False, "min_width": 130}
+                keep = gr.Button("Good enough, keep it", variant="primary", elem_id="dx-keep", **small)
+                cancel = gr.Button("Cancel", elem_id="dx-cancel", **small)
+                resume = gr.Button("Go on from here", variant="primary", elem_id="dx-resume", **small)
             panel = progress_panel()
 
     opened = [shared.visitor, shared.scene_id]
@@ -72,9 +76,10 @@ def build(shared: Shared) -> list[gr.components.Component]:
     )
     if (EXAMPLE / "images").is_dir():
         example.click(_example_starter(shared), [shared.visitor, preset, paths, holdout], opened, **QUIET)
-    cancel.click(_canceller(shared), opened, None, **QUIET)
+    keep.click(_on_job(shared, jobs.keep), opened, None, **QUIET)
+    cancel.click(_on_job(shared, jobs.cancel), opened, None, **QUIET)
     resume.click(_resumer(shared), opened, None, **QUIET)
-    return [panel, idle, cancel, resume]
+    return [panel, idle, keep, cancel, resume]
 
 
 def live(panel: dict[str, Any] | None) -> tuple[Any, ...]:
@@ -83,6 +88,7 @@ def live(panel: dict[str, Any] | None) -> tuple[Any, ...]:
     return (
         panel,
         gr.HTML(visible=not state),
+        gr.Button(visible=bool(panel and panel["fitting"])),
         gr.Button(visible=state == jobs.RUNNING),
         gr.Button(visible=state in (jobs.FAILED, jobs.CANCELLED, jobs.LOST)),
     )
@@ -124,15 +130,17 @@ def _example_starter(shared: Shared) -> Any:
     return start
 
 
-def _canceller(shared: Shared) -> Any:
+def _on_job(shared: Shared, act: Callable[[Scene, str], Any]) -> Any:
+    """A handler that does `act` to the open scene's newest job, where it is the visitor's to change."""
+
     @told
-    def cancel(visitor: dict[str, str], scene_id: str) -> None:
+    def handle(visitor: dict[str, str], scene_id: str) -> None:
         scene = shared.studio.open_scene(scene_id, visitor["id"])
         job = jobs.find(scene)
         if job is not None and shared.studio.may_change(scene, visitor["id"]):
-            jobs.cancel(scene, job.id)
+            act(scene, job.id)
 
-    return cancel
+    return handle
 
 
 def _resumer(shared: Shared) -> Any:

@@ -58,6 +58,12 @@ class Followed:
     splats: int = 0
     error: str = ""
 
+    @property
+    def fitting(self) -> bool:
+        """Whether splats are being fitted: there is something to keep by now."""
+        row = self.rows[min(self.current, len(self.rows) - 1)]
+        return row.stage == "fit" and row.state == RUNNING and self.splats > 0
+
     def take(self, event: Event) -> None:
         """Fold one event of this job."""
         row = self.rows[min(self.current, len(self.rows) - 1)]
@@ -133,4 +139,5 @@ def panel(job: jobs.Job, followed: Followed, scene: Scene, url: Any) -> dict[str
         "pictures": pictures,
         "curve": followed.curve,
         "splats": followed.splats,
+        "fitting": job.state == jobs.RUNNING and followed.fitting,
     }

@@ -132,7 +132,7 @@ def _ticker(studio: Studio, follower: Follower) -> Any:
                 status = _status(job, followed, found)
         looks = json.dumps([value, status, now], sort_keys=True)
         if looks == seen:
-            return tuple(gr.skip() for _ in range(7))
+            return tuple(gr.skip() for _ in range(8))
         return (*capture.live(value), status, now if now != revision else gr.skip(), looks)
 
     return tick
