@@ -30,6 +30,7 @@ _HELP = {
     "render": "render the splats along a trajectory",
     "fix": "fix the renders of a trajectory",
     "evaluate": "compare renders and fixes with the held-out photos",
+    "report": "write a page about the scene: plots, and photos beside their renders",
     "export": "write ratings and pairs as training data",
     "finetune": "train a checkpoint on an export",
     "pairs": "make training pairs of captures: flawed renders and their photos",

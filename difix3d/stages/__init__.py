@@ -10,7 +10,7 @@ from typing import Any
 from difix3d.errors import ConfigError
 from difix3d.events import Event
 
-SCENE_STAGES = ("ingest", "reconstruct", "fit", "render", "fix", "evaluate")
+SCENE_STAGES = ("ingest", "reconstruct", "fit", "render", "fix", "evaluate", "report")
 """Run on a scene, in this order: `fit(scene, config)`."""
 
 STUDIO_STAGES = ("export", "finetune", "pairs", "convert")
