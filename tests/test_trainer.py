@@ -14,7 +14,7 @@ from synthetic_scene import SyntheticScene, make_synthetic_scene
 
 from difix3d.errors import ConfigError, ReconstructionError
 from difix3d.splatting.initialise import scene_depth, shell_splats, splats_from_points
-from difix3d.splatting.trainer import Photo, Trainer, TrainSettings, _Clock, _settled, learning_rate_factor
+from difix3d.splatting.trainer import Photo, Trainer, TrainSettings, _Clock, _halved, _settled, learning_rate_factor
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +129,18 @@ def test_the_shell_is_behind_everything_and_has_the_photos_colours(scene: Synthe
     assert np.allclose(0.5 + 0.28209479 * shell.sh[:, 0], np.array([40, 120, 200]) / 255, atol=1e-3)
     depths = [shell.means @ c.cam_from_world[2, :3] + c.cam_from_world[2, 3] for c in cameras]
     assert (np.max(depths, axis=0) > 4).all()
+
+
+@pytest.mark.parametrize("size", [(64, 48), (63, 47), (1, 1)])
+def test_half_a_photo_shows_the_same_at_half_the_size(scene: SyntheticScene, size: tuple[int, int]) -> None:
+    width, height = size
+    rgb = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    half = _halved(Photo("a", scene.reconstruction.views[0].camera.sized(width, height), rgb))
+    assert half.rgb.shape == (half.camera.height, half.camera.width, 3) == (max(1, height // 2), max(1, width // 2), 3)
+    if width % 2 == height % 2 == 0:
+        blocks = rgb.reshape(height // 2, 2, width // 2, 2, 3).mean((1, 3))
+        assert np.abs(half.rgb - blocks).max() <= 1  # along each axis it is rounded
+    assert abs(half.rgb.mean() - rgb.mean()) < 3
 
 
 @given(st.floats(1, 1e7))

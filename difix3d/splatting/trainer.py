@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from difix3d.errors import ConfigError
@@ -141,8 +142,8 @@ class Trainer:
             raise ConfigError("A fit needs a budget: seconds or steps.")
         self.settings = settings
         self._device = torch.device("cuda" if settings.renderer == "gsplat" else "cpu")
-        self._full = [_prepared(photo, self._device) for photo in train]
-        self._half = [_halved(camera, target) for camera, target in self._full]
+        self._full = [_target(photo, self._device) for photo in train]
+        self._half = [_target(_halved(photo), self._device) for photo in train]
         self.heldout = tuple(heldout)
 
         cameras = [photo.camera for photo in train]
@@ -248,16 +249,15 @@ class Trainer:
         self._next_refine, self._last_refine_step = fraction + _REFINE_EVERY, self._steps
 
 
-def _prepared(photo: Photo, device: torch.device) -> tuple[Camera, Tensor]:
+def _target(photo: Photo, device: torch.device) -> tuple[Camera, Tensor]:
     return photo.camera, torch.tensor(photo.rgb, device=device)
 
 
-def _halved(camera: Camera, photo: Tensor) -> tuple[Camera, Tensor]:
+def _halved(photo: Photo) -> Photo:
     """Half the size, each pixel the mean of those it covers."""
-    width, height = max(1, camera.width // 2), max(1, camera.height // 2)
-    planes = photo.permute(2, 0, 1)[None].to(torch.float32)
-    small = torch.nn.functional.interpolate(planes, (height, width), mode="area")[0].permute(1, 2, 0)
-    return camera.sized(width, height), (small + 0.5).to(torch.uint8).contiguous()
+    width, height = max(1, photo.camera.width // 2), max(1, photo.camera.height // 2)
+    small = Image.fromarray(photo.rgb).resize((width, height), Image.Resampling.BOX)
+    return Photo(photo.name, photo.camera.sized(width, height), np.asarray(small))
 
 
 def _near_limit(points: NDArray, camera: Camera) -> float:

@@ -91,9 +91,14 @@ def fit(scene: Scene, config: FitConfig) -> Generator[Event, None, dict[str, Any
     yield Progress("fit", f"Loading {len(train)} photos to fit and {len(heldout)} to score", 0, 0)
     preset = PRESETS[config.preset]
     long_side_px = config.long_side_px or preset.long_side_px
-    photos = {view.name: _photo(view, long_side_px) for view in (*train, *heldout)}
-
-    renderer = yield from _ready_renderer(config)
+    # Beside the renderer's preparations, so that there is something to see within a few seconds.
+    pool = ThreadPoolExecutor(1)
+    try:
+        loading = pool.submit(lambda: {view.name: _photo(view, long_side_px) for view in (*train, *heldout)})
+        renderer = yield from _ready_renderer(config)
+        photos = loading.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
     from difix3d.splatting.trainer import Trainer, TrainSettings
 
     settings = TrainSettings(
