@@ -30,10 +30,10 @@ STRAY = "00003.png"
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two scenes of ten photos: `ball`, where one photo lies 6 px beside its pose, and `marble`."""
+    """Two scenes of 16 photos: `ball`, where one photo lies 6 px beside its pose, and `marble`."""
     root = tmp_path_factory.mktemp("scenes")
     for name, seed in (("ball", 0), ("marble", 1)):
-        scene = write_synthetic_scene(root / name, make_synthetic_scene(views=10, width=120, height=90, seed=seed))
+        scene = write_synthetic_scene(root / name, make_synthetic_scene(views=16, width=120, height=90, seed=seed))
         scene.update_info(licence="CC0", permissive=True)
     stray = root / "ball" / "images" / STRAY
     write_rgb(stray, np.roll(read_rgb(stray), 6, axis=1))
@@ -45,7 +45,7 @@ def config(folder: Path, out: Path, **changes) -> PairsConfig:
         "scenes": (str(folder),),
         "strategies": ("sparse", "halves"),
         "every": (2,),
-        "steps": 80,
+        "steps": 100,
         "max_splats": 1500,
         "renderer": "cpu",
         "workers": 1,
@@ -64,7 +64,7 @@ def made(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     """Both scenes by every strategy, in two processes."""
     out = tmp_path_factory.mktemp("pairs") / "out"
     strategies = ("sparse", "halves", "cross", "cycle", "underfit")
-    _, figures = run(config(scenes, out, strategies=strategies, stops=(0.5,), steps=150, workers=2))
+    _, figures = run(config(scenes, out, strategies=strategies, stops=(0.5,), steps=200, workers=2))
     return out, figures
 
 
@@ -88,16 +88,18 @@ def test_pairs_are_renders_of_photos_that_their_fit_has_not_seen(made: tuple[Pat
         assert covered.any() and (frame.depth[covered] > 0).all() and frame.rgb.shape == target.shape
         assert row.references[0].score == max(one.score for one in row.references)
         assert row.provenance["licence"] == {"licence": "CC0", "permissive": True}
-        assert row.provenance["steps"] == 150 and row.provenance["splats"] > 0
+        assert row.provenance["steps"] == 200 and row.provenance["splats"] > 0
 
 
 def test_a_photo_with_a_wrong_pose_is_found_and_kept_out(made: tuple[Path, dict]) -> None:
     out, figures = made
-    asked = [row for row in all_rows(out) if (row.scene, row.photo) == ("ball", STRAY) and row.strategy != "cycle"]
-    assert asked and all(row.left_out.startswith("misaligned") and not row.image for row in asked)
-    straight = [row for row in all_rows(out) if row.photo != STRAY and row.provenance["stop"] == 1.0]
-    assert sum(bool(row.left_out) for row in straight) <= 0.25 * len(straight)
-    assert figures["left_out"]["misaligned"] >= len(asked)
+    finished = [row for row in all_rows(out) if row.strategy in ("sparse", "halves")]
+    stray = [row for row in finished if (row.scene, row.photo) == ("ball", STRAY)]
+    assert len(stray) == 2
+    assert all(row.left_out.startswith("misaligned") and not row.image for row in stray)
+    others = [row for row in finished if row not in stray]
+    assert sum(bool(row.left_out) for row in others) <= 0.1 * len(others)
+    assert figures["left_out"]["misaligned"] >= 2
 
 
 def test_the_same_pairs_train_difix_and_scenes_are_on_one_side(made: tuple[Path, dict]) -> None:
@@ -123,10 +125,10 @@ def test_the_folder_stands_alone_and_is_no_larger_than_was_reckoned(made: tuple[
     units = [{**unit, "stops": {row.provenance["stop"] for row in unit["rows"]}} for unit in store.manifests(out)]
     pixels = 120 * 90
     most = sum(
-        pixels * (store.RENDER_BYTES * len(unit["rows"]) + store.DEPTH_BYTES * 10 * len(unit["stops"]))
+        pixels * (store.RENDER_BYTES * len(unit["rows"]) + store.DEPTH_BYTES * 16 * len(unit["stops"]))
         for unit in units
     )
-    most += 2 * 10 * store.PHOTO_BYTES * pixels
+    most += 2 * 16 * store.PHOTO_BYTES * pixels
     pictures = sum((out / name).stat().st_size for name in files)
     assert pictures <= most + 200 * len(files)  # headers
 
