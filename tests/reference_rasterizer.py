@@ -18,11 +18,9 @@ from difix3d.splatting.base import (
 )
 from difix3d.types import Camera
 
-UNDECIDED = (2e-4, 2e-2)
-"""Relative distances to a threshold of alpha, and of transmittance, within which float32 may decide the other way.
-
-A centre's rounding (4e-6 pixels at 64, 3e-5 at 400) moves the alpha of a thin splat by 5e-5; behind a splat of alpha
-0.995 that moves the transmittance by 1e-2."""
+UNDECIDED = 2e-4
+"""Relative error of a float32 alpha. A centre's rounding (4e-6 pixels at 64, 3e-5 at 400) moves that of a thin splat by
+5e-5."""
 
 
 def rotations(quats: torch.Tensor) -> torch.Tensor:
@@ -76,14 +74,15 @@ def reference_rasterize(
     sh_degree: int | None = None,
     centre_shift: torch.Tensor | None = None,
     undecided: torch.Tensor | None = None,
-    margins: tuple[float, float] = UNDECIDED,
+    alpha_error: float = UNDECIDED,
     min_alpha: float = MIN_ALPHA,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """As difix3d.splatting.rasterize, in the dtype of its inputs (use float64); memory grows as H W N.
 
     centre_shift: [N, 2] pixels added to the projected centres; its gradient at 0 is that of the screen space.
-    undecided: [H, W] bool, set where some splat's alpha, or the transmittance behind it, is within `margins` of a
-    threshold: there the picture or its slope jumps, and a gradient is that of one side or the other.
+    undecided: [H, W] bool, set where some splat's alpha, or the transmittance behind it, would be on the other side of
+    a threshold if alphas were off by `alpha_error` of themselves: there the picture or its slope jumps, and a gradient
+    is that of one side or the other.
     """
     dtype = means.dtype
     K = torch.tensor(camera.K, dtype=dtype)
@@ -122,6 +121,7 @@ def reference_rasterize(
     far = torch.zeros(camera.height, camera.width, dtype=dtype)
     transmittance = torch.ones(camera.height, camera.width, dtype=dtype)
     running = torch.ones(camera.height, camera.width, dtype=torch.bool)
+    slack = torch.zeros(camera.height, camera.width, dtype=dtype)
     opacities = torch.sigmoid(opacity_logits)
     for n in order.tolist():
         dx, dy = uv[n, 0] - xs, uv[n, 1] - ys
@@ -132,8 +132,9 @@ def reference_rasterize(
         rest = transmittance * (1 - alpha)
         if undecided is not None:
             near_alpha = torch.minimum((unclipped / min_alpha - 1).abs(), (unclipped / MAX_ALPHA - 1).abs())
+            slack = slack + alpha_error * alpha / (1 - alpha)  # relative, of the product of all 1 - alpha so far
             near_end = (rest / MIN_TRANSMITTANCE - 1).abs()
-            undecided |= running & ((near_alpha < margins[0]) | (near_end < margins[1]))
+            undecided |= running & ((near_alpha < alpha_error) | (near_end < slack))
         running = running & (rest > MIN_TRANSMITTANCE)
         w = torch.where(running, alpha * transmittance, torch.zeros_like(alpha))
         rgb = rgb + w[..., None] * colors[n]

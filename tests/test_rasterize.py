@@ -279,13 +279,11 @@ def test_limits_have_the_gradients_of_the_reference(case: str) -> None:
     assert screen.gradients is not None and relative_error(screen.gradients, shift.grad) < 1e-3
 
 
-def decided_weights(
-    splats: dict[str, torch.Tensor], camera: Camera, margins: tuple[float, float]
-) -> list[torch.Tensor]:
+def decided_weights(splats: dict[str, torch.Tensor], camera: Camera, alpha_error: float) -> list[torch.Tensor]:
     """Random weights of rgb, alpha and depth, 0 where a threshold is near: across it no slope exists."""
     undecided = torch.zeros(camera.height, camera.width, dtype=torch.bool)
     with torch.no_grad():
-        pictures = reference_rasterize(**splats, camera=camera, undecided=undecided, margins=margins)
+        pictures = reference_rasterize(**splats, camera=camera, undecided=undecided, alpha_error=alpha_error)
     assert (~undecided).float().mean() > 0.4
     generator, kept = torch.Generator().manual_seed(0), (~undecided).double()
     shapes = (kept[..., None], kept, kept)
@@ -320,10 +318,10 @@ def test_gradients_are_finite_differences_of_the_float64_picture(case: str) -> N
 
 @pytest.mark.parametrize("name", NAMES)
 def test_gradients_are_finite_differences_of_the_kernels_own_picture(name: str) -> None:
-    """The step has to rise above float32's rounding of the pictures, and the margins above the step."""
+    """The step has to rise above float32's rounding of the pictures, and the margin above the step."""
     camera, step = camera_at(), 3e-3
     splats = {key: value.float() for key, value in random_splats(80, 19).items()}
-    weights = decided_weights({key: value.double() for key, value in splats.items()}, camera, (0.05, 0.2))
+    weights = decided_weights({key: value.double() for key, value in splats.items()}, camera, 0.05)
     parameters = leaves(splats)
     weighted(rasterize(**parameters, camera=camera), weights).backward()
     gradient = parameters[name].grad
