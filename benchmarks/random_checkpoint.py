@@ -8,13 +8,14 @@ width and seed give the same bytes. Nothing published is contained: the tokenize
 tokens and spells all others in letters.
 """
 
+# ruff: noqa: E402  the package has to be on the path first, where it is not installed
 from __future__ import annotations
 
 import argparse
 import json
 import math
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,8 @@ START, END, PAD = "<|startoftext|>", "<|endoftext|>", "!"
 Shapes = dict[str, tuple[int, ...]]
 
 
-def write_random_checkpoint(folder: Path, width: float = 1.0, seed: int = 0) -> Path:
-    """Write the folder, whole or not at all, and return it."""
+def write_random_checkpoint(folder: Path, width: float = 1.0, seed: int = 0) -> None:
+    """Write the folder, whole or not at all."""
     unet, vae, text = unet_config(width), vae_config(width), text_config(width)
     with replacing_folder(folder) as target:
         write_json(target / "model_index.json", MODEL_INDEX)
@@ -61,7 +62,6 @@ def write_random_checkpoint(folder: Path, width: float = 1.0, seed: int = 0) -> 
             ("text_encoder/model.safetensors", text_shapes(text)),
         ):
             write_tensors(target / path, shapes, (random_weight(*item, generator) for item in sorted(shapes.items())))
-    return folder
 
 
 def scaled(channels: int, width: float, multiple: int) -> int:
@@ -241,24 +241,22 @@ def random_weight(name: str, shape: tuple[int, ...], generator: torch.Generator)
 
 def write_tensors(path: Path, shapes: Shapes, tensors: Iterable[Tensor]) -> None:
     """A safetensors file, holding one tensor at a time in memory. tensors: float32, in the order of sorted names."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    with path.open("wb") as file:
+        file.write(header(shapes))
+        for tensor in tensors:
+            tensor.numpy().tofile(file)
+
+
+def header(shapes: Shapes) -> bytes:
+    """What a safetensors file of float32 begins with: its length, then names, shapes and places as JSON."""
+    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, shape in sorted(shapes.items()):
         start, end = end, end + 4 * math.prod(shape)
-        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
-    text = json.dumps(header, separators=(",", ":")).encode()
+        entries[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little"))
-        file.write(text)
-        for tensor in tensors:
-            file.write(memoryview(tensor.contiguous().numpy()).cast("B"))
-
-
-def files_of(folder: Path) -> Iterator[tuple[str, int]]:
-    """Name and bytes of each weight file."""
-    for path in sorted(folder.glob("*/*.safetensors")):
-        yield str(path.relative_to(folder)), path.stat().st_size
+    return len(text).to_bytes(8, "little") + text
 
 
 def main() -> None:
@@ -267,8 +265,9 @@ def main() -> None:
     parser.add_argument("--width", type=float, default=1.0, help="fraction of the published number of channels")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    for name, size in files_of(write_random_checkpoint(arguments.folder, arguments.width, arguments.seed)):
-        print(f"{name}: {size:,} bytes")
+    write_random_checkpoint(arguments.folder, arguments.width, arguments.seed)
+    for path in sorted(arguments.folder.glob("*/*.safetensors")):
+        print(f"{path.relative_to(arguments.folder)}: {path.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":
