@@ -189,6 +189,7 @@ def test_what_cannot_be_is_said_before_any_work(
         (config(scenes, out, strategies=("dense",)), "no strategy 'dense'"),
         (config(scenes, out, every=(1,)), "at least 2"),
         (config(scenes, out, stops=(1.0,)), "between 0 and 1"),
+        (config(scenes, out, stops=(0.5, 0.503)), "at least 0.01 from the next"),
     ):
         with pytest.raises(ConfigError, match=words):
             list(pairs(settings))

@@ -129,7 +129,7 @@ def thinned(plan: Plan, most: int) -> Plan:
 
 
 def _sparse(photos: Sequence[Captured], every: Sequence[int]) -> list[tuple[str, list[str]]]:
-    return [(f"every{step}", [photo.name for photo in photos[::step]]) for step in every]
+    return [(f"every{step}", [photo.name for photo in photos[::step]]) for step in dict.fromkeys(every)]
 
 
 def _halves(photos: Sequence[Captured]) -> list[tuple[str, list[str]]]:

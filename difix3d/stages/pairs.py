@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from difix3d.atomic import write_json
 from difix3d.errors import ConfigError, Difix3DError
 from difix3d.events import Done, Event, Progress, Warned
 from difix3d.formats.colmap import read_reconstruction
@@ -26,6 +25,8 @@ from difix3d.stages.pairing.unit import Unit
 from difix3d.stages.pairing.workers import run_units, worker_count
 
 _QUICK = PRESETS["quick"]
+_PLACES = ("out", "scenes")
+"""Settings that name folders of this machine: they stay here."""
 
 
 @dataclass(frozen=True)
@@ -92,11 +93,13 @@ def pairs(config: PairsConfig) -> Iterator[Event]:
         yield Progress("pairs", "Writing the index", len(todo), len(todo), "fits")
         made = store.manifests(out)
         rows = store.write_index(out, made, config.test_share)
+        if all(row.left_out for row in rows):
+            yield Warned("pairs", f"{out} holds no pairs: {len(rows)} renders were made, and all of them left out.")
         figures = _figures(rows, made, {one.name: one.plan for one in planned})
         figures |= {"fits": len(made), "reused": reused, "failed": failed, "bytes": store.bytes_in(out / "pairs")}
         seconds = round(time.monotonic() - started, 2)
         figures["seconds"] = seconds
-        write_json(out / store.MARK, {"made_by": "difix3d pairs", "settings": asdict(config), "figures": figures})
+        store.sign(out, {name: value for name, value in asdict(config).items() if name not in _PLACES}, figures)
     yield Done("pairs", seconds, figures, (str(out),))
 
 
@@ -105,8 +108,9 @@ def _check(config: PairsConfig) -> None:
         raise ConfigError(f"There is no strategy {sorted(unknown)[0]!r}. Choose of {', '.join(STRATEGIES)}.")
     if bad := [step for step in config.every if step < 2]:
         raise ConfigError(f"every is {bad[0]}; at least 2 is needed, so that photos are left to render")
-    if bad_stops := [stop for stop in config.stops if not 0 < stop < 1]:
-        raise ConfigError(f"stops has {bad_stops[0]}; expected shares of the schedule between 0 and 1")
+    percents = [round(100 * stop) for stop in config.stops]
+    if not percents or not 0 < min(percents) <= max(percents) < 100 or len(set(percents)) < len(percents):
+        raise ConfigError(f"stops is {config.stops}; expected shares between 0 and 1, each at least 0.01 from the next")
 
 
 def _fit_settings(config: PairsConfig) -> FitSettings:
@@ -131,7 +135,7 @@ def _planned(source: Source, config: PairsConfig, settings: FitSettings, out: Pa
         unit = Unit(scene.root, out, fit, settings, config.references, "", licence)
         units.append(replace(unit, key=store.key_of(unit, inputs)))
     sized = [fitted_size(view.camera, config.long_side_px) for view in reconstruction.views]
-    return _Planned(scene.id, plan, units, len(captured), max(camera.width * camera.height for camera in sized))
+    return _Planned(scene.id, plan, units, len(captured), max((one.width * one.height for one in sized), default=0))
 
 
 def _make(todo: Sequence[Unit], settings: FitSettings, asked: int) -> Generator[Event, None, dict[str, str]]:

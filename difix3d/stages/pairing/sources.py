@@ -58,7 +58,8 @@ def _sources_in(path: Path) -> list[Source]:
     own = _source(path)
     if own or not path.is_dir():
         return [own] if own else []
-    return [source for child in sorted(path.iterdir()) if (source := _source(child))]
+    visible = (child for child in sorted(path.iterdir()) if not child.name.startswith("."))
+    return [source for child in visible if (source := _source(child))]
 
 
 def _source(path: Path) -> Source | None:
@@ -118,8 +119,9 @@ def captured_photos(scene: Scene, reconstruction: Reconstruction) -> list[Captur
 def licence_of(source: Source, scene: Scene) -> dict[str, Any]:
     """{"licence": ..., "permissive": ...} as far as scene.json or an info.json beside the photos says so."""
     facts = scene.info
-    made_from = Path(facts.get("source") or source.path)
-    for folder in (source.path, scene.root, made_from, made_from.parent):
+    made_from = Path(facts.get("source", ""))
+    beside = (made_from, made_from.parent) if made_from.is_absolute() else ()
+    for folder in (source.path, *beside):
         if (folder / _INFO).is_file():
             facts = {**json.loads((folder / _INFO).read_text()), **facts}
             break

@@ -39,7 +39,8 @@ def opened(out: Path) -> Iterator[None]:
     if out.exists() and not (out / MARK).is_file() and (out.is_file() or any(out.iterdir())):
         raise ConfigError(f"{out} exists and holds no pairs: name a new folder with --out")
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / MARK, {"made_by": "difix3d pairs", **_mark(out)})
+    if not (out / MARK).is_file():
+        sign(out, {}, {})
     lock = FileLock(out / ".lock", thread_local=False)
     try:
         lock.acquire(blocking=False)
@@ -55,14 +56,15 @@ def opened(out: Path) -> Iterator[None]:
         lock.release()
 
 
-def _mark(out: Path) -> dict[str, Any]:
-    return json.loads((out / MARK).read_text()) if (out / MARK).is_file() else {}
+def sign(out: Path, settings: dict[str, Any], figures: dict[str, Any]) -> None:
+    """Mark `out` as a folder of pairs, with what the last run was asked and what it found."""
+    write_json(out / MARK, {"made_by": "difix3d pairs", "settings": settings, "figures": figures})
 
 
 def _sweep(out: Path) -> None:
     for old in (out / "pairs").glob("*/.*.old"):
         recover_folder(old.with_name(old.name[1 : -len(".old")]))
-    for partial in (out / "pairs").rglob(".*.partial*"):
+    for partial in list((out / "pairs").rglob(".*.partial*")):
         shutil.rmtree(partial, ignore_errors=True) if partial.is_dir() else partial.unlink(missing_ok=True)
 
 

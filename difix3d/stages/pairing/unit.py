@@ -28,6 +28,10 @@ _FITTING = 0.8
 """Share of a unit's time that goes into fitting, about; the rest into renders and files."""
 
 
+_PSNR_OF_EQUALS = 100.0
+"""Stands for infinity, which JSON has not."""
+
+
 @dataclass(frozen=True)
 class Unit:
     """A unit to make. scene: the scene's folder; out: the folder of all pairs; references: for each pair, at most;
@@ -115,7 +119,7 @@ class _Renders:
             "camera": camera,
             "left_out": alignment.problem,
             "alignment": asdict(alignment),
-            "psnr": round(psnr(render, target), 3),
+            "psnr": round(min(psnr(render, target), _PSNR_OF_EQUALS), 3),
             "provenance": self._provenance(),
         }
         if alignment.problem:
