@@ -4,8 +4,9 @@
                                [--dtype float32,bfloat16] [--compile] [--repeats N] [--checkpoint FOLDER]
 
 Weights are random (benchmarks/random_checkpoint.py): of the published size on a GPU, with a quarter of its channels on
-a CPU. Three calls are timed: a frame without reference; with a reference not seen before; with the same reference as
-the frame before, as most frames of a trajectory have. Variants take turns, so that a busy moment hits all.
+a CPU. Ours runs in the dtype that the app takes on the device, and in float32; the released code in float32. Three
+calls are timed: a frame without reference; with a reference not seen before; with the same reference as the frame
+before, as most frames of a trajectory have. Variants take turns, so that a busy moment hits all.
 Prints a table; with --json the last line is one JSON object, whose topmost figures are of the first dtype, the last
 size and a new reference. Measure on an idle machine. Fails where float32 is not what the released code computes, or
 where the counted work is not that of the published networks.
@@ -34,6 +35,8 @@ import torch
 from difix_floor import Work, count_work, disagreement, peak_tflops, specified_tflops
 from difix_variants import RELEASED, Call, Variant
 from random_checkpoint import write_random_checkpoint
+
+from difix3d.fixers.difix.precision import fast_dtype
 
 CACHE = ROOT / "benchmarks" / ".cache"
 ALONE, NEW, SAME = "no reference", "new reference", "same reference"
@@ -121,7 +124,8 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
     device = torch.device(arguments.device)
     on_gpu = device.type == "cuda"
     width = arguments.width or (1.0 if on_gpu else 0.25)
-    dtypes = arguments.dtype or (["float16", "bfloat16"] if on_gpu else ["float32", "bfloat16"])
+    fast = str(fast_dtype(device)).removeprefix("torch.")
+    dtypes = arguments.dtype or list(dict.fromkeys([fast, "float32"]))
     repeats = arguments.repeats or (20 if on_gpu else 3)
     folder = arguments.checkpoint or CACHE / f"difix-{width:g}"
     if not folder.is_dir():
