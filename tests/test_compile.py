@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
-import numba
 import numpy as np
 import pytest
 import torch
 from splat_scenes import camera_at, random_splats
 
-from difix3d.splatting import rasterize
+from difix3d.splatting import rasterize, warm_up
+from difix3d.splatting.cpu import cache
 from difix3d.splatting.cpu import compile as compiling
 
 
@@ -23,16 +26,82 @@ def drawn(seed: int) -> torch.Tensor:
     return rasterize(**splats, camera=camera_at(200, 150))[0]
 
 
-def test_the_cache_is_in_the_first_folder_that_can_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """An empty folder that kernels are kept in during a test."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "numba"))
+    cache.kernel_folder.cache_clear()
+    yield tmp_path / "numba"
+    cache.kernel_folder.cache_clear()
+
+
+def test_the_cache_is_in_the_first_folder_that_can_be_written(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def folder() -> Path:
+        cache.kernel_folder.cache_clear()
+        return cache.kernel_folder()
+
+    (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "numba"))
-    assert Path(compiling._cache_folder()).parent == tmp_path / "numba"
-    monkeypatch.setattr(numba.config, "CACHE_DIR", "")
-    assert Path(compiling._cache_folder()).parent == tmp_path / "home"
+    assert folder().parent == elsewhere
+    monkeypatch.delenv("NUMBA_CACHE_DIR")
+    assert folder().parent == tmp_path / "home"
     (tmp_path / "file").touch()  # below a file nothing can be made, not even by root
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert Path(compiling._cache_folder()).parent == tmp_path / "temporary"
+    assert folder().parent == tmp_path / "temporary" and folder().is_dir()
+
+
+def test_the_background_compiler_is_started_once_and_works(elsewhere: Path) -> None:
+    process = cache.compile_in_background()
+    assert process is not None
+    try:
+        assert cache.compile_in_background() is None and not cache.is_complete()
+        deadline = time.monotonic() + 120
+        while not list(elsewhere.rglob("*.nbc")) and time.monotonic() < deadline:
+            assert process.poll() is None
+            time.sleep(0.1)
+    finally:
+        process.kill()
+        process.wait()
+    assert list(elsewhere.rglob("*.nbc")) and not cache.is_complete()  # the first kernel is there; it was killed
+
+
+def test_after_a_warm_up_nothing_is_left_to_compile(elsewhere: Path) -> None:
+    warm_up()  # this process has its kernels; the folder learns that they are complete
+    assert cache.is_complete() and cache.compile_in_background() is None
+
+
+def test_a_dead_background_compiler_is_replaced(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cache._first_to_start() and not cache._first_to_start()
+    stamp = cache.kernel_folder() / "started"
+    os.utime(stamp, (0, 0))
+    assert cache._first_to_start() and not cache._first_to_start()
+
+
+def test_who_compiles_second_waits_for_the_first(elsewhere: Path) -> None:
+    inside, order = threading.Event(), []
+
+    def second() -> None:
+        inside.wait()
+        with cache.compiling():
+            order.append("second")
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    with cache.compiling():
+        inside.set()
+        thread.join(0.3)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"] and cache.is_complete()
+
+
+def test_a_failed_compilation_is_not_called_complete(elsewhere: Path) -> None:
+    with pytest.raises(ValueError, match="no compiler"), cache.compiling():
+        raise ValueError("no compiler")
+    assert not cache.is_complete()
 
 
 def test_a_machine_without_a_home_compiles_once_and_then_reads(tmp_path: Path) -> None:

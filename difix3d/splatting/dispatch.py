@@ -143,7 +143,12 @@ def l1_ssim(prediction: torch.Tensor, target: torch.Tensor, ssim_weight: float =
 
 
 def warm_up() -> None:
-    """Compile every CPU kernel (half a minute once; then they come from the disk cache in a second)."""
+    """Compile every CPU kernel: 15 s of a core once, then they come from the disk cache in two.
+
+    Where another process is compiling them, wait for that.
+    """
+    from difix3d.splatting.cpu.cache import compiling
+
     camera = Camera(np.array([[4.0, 0, 4], [0, 4.0, 4], [0, 0, 1]]), 8, 8, np.eye(4))
     parameters: dict[str, Any] = {
         "means": torch.tensor([[0.0, 0.0, 1.0]]),
@@ -154,8 +159,9 @@ def warm_up() -> None:
     }
     for parameter in parameters.values():
         parameter.requires_grad_()
-    rgb, _, _ = rasterize(**parameters, camera=camera, renderer="cpu")
-    l1_ssim(rgb, torch.zeros(8, 8, 3)).backward()
+    with compiling():
+        rgb, _, _ = rasterize(**parameters, camera=camera, renderer="cpu")
+        l1_ssim(rgb, torch.zeros(8, 8, 3)).backward()
 
 
 def _check_shapes(means: Any, quats: Any, log_scales: Any, opacity_logits: Any, sh: Any, background: Any) -> int:

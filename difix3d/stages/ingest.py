@@ -23,6 +23,7 @@ from difix3d.formats.keyframes import choose
 from difix3d.formats.overlap import OverlapCounter, natural_key, numbered_in_sequence
 from difix3d.formats.photos import PHOTO_SUFFIXES, Photo, read_photo, sharpness
 from difix3d.scene import Scene
+from difix3d.splatting.cpu.cache import compile_in_background
 from difix3d.stages.base import option, stage
 
 # Two photos fix no scene: nothing is left to tell a wrong pair of cameras by. The third is the first check.
@@ -111,6 +112,7 @@ def ingest(scene: Scene, config: IngestConfig) -> Generator[Event, None, dict[st
             folder / "capture.json",
             {"kind": kind, "ordered": facts["ordered"], "photos": rows, "skipped": facts["skipped"]},
         )
+    compile_in_background()  # the kernels that the fit will need, while the cameras are looked for
     figures = {**facts, "kind": kind, "photos": len(rows), "skipped": len(facts["skipped"])}
     figures["focal_priors"] = sum(photo.focal_px is not None for photo in store.photos)
     return figures

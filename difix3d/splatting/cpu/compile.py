@@ -1,4 +1,4 @@
-"""The one place that decides how kernels are compiled, where the compiled code is kept, and who runs it.
+"""The one place that decides how kernels are compiled and who runs them.
 
 Kernels release the GIL and are run by plain threads: numba's own thread pools abort the process when two Python
 threads use them at once, or after a fork. Work is dealt out by an atomic counter; what a piece computes never
@@ -7,14 +7,11 @@ depends on who computes it, so results are bit-identical for any number of threa
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
-import tempfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numba
@@ -25,35 +22,13 @@ from llvmlite import ir
 from numba.core import types
 from numpy.typing import NDArray
 
-
-def _cache_folder() -> str:
-    """A writable folder for compiled kernels, named by a hash of their sources.
-
-    The hash is there because numba looks only at the file of a kernel, not at those it calls into.
-    $NUMBA_CACHE_DIR, then the user's cache folder, then (read-only home) the temporary folder.
-    """
-    sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
-    name = f"difix3d-kernels-{hashlib.sha256(sources).hexdigest()[:12]}"
-    home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
-    for parent in (numba.config.CACHE_DIR, home):  # type: ignore[attr-defined]
-        if parent:
-            folder = Path(parent) / name
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                with tempfile.TemporaryFile(dir=folder):
-                    return str(folder)
-            except OSError:
-                continue
-    return str(Path(tempfile.gettempdir()) / f"{name}-{os.getuid() if hasattr(os, 'getuid') else 0}")
-
-
-_FOLDER = _cache_folder()
+from difix3d.splatting.cpu.cache import kernel_folder
 
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile with numba at first call, keep the result on disk, release the GIL while running."""
     before = numba.config.CACHE_DIR  # type: ignore[attr-defined]
-    numba.config.CACHE_DIR = _FOLDER  # type: ignore[attr-defined]  # read once, while decorating
+    numba.config.CACHE_DIR = str(kernel_folder())  # type: ignore[attr-defined]  # read once, while decorating
     try:
         return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
     finally:
