@@ -80,7 +80,7 @@ def _in_processes(units: Sequence[Unit], workers: int) -> Iterator[Said | None]:
             theirs.close()
             processes.append(process)
             busy[ours] = left.pop()
-            ours.send(busy[ours])
+            _hand(ours, busy[ours])
         while busy:
             ready = wait(list(busy), _LOOK_S)
             if not ready:
@@ -92,7 +92,7 @@ def _in_processes(units: Sequence[Unit], workers: int) -> Iterator[Said | None]:
                     del busy[pipe]
                     if left and not pipe.closed:
                         busy[pipe] = left.pop()
-                        pipe.send(busy[pipe])
+                        _hand(pipe, busy[pipe])
                 yield said
         for unit in reversed(left):
             yield Said(unit, 0.0, "no process is left to make it. Run the same command again.")
@@ -103,10 +103,15 @@ def _in_processes(units: Sequence[Unit], workers: int) -> Iterator[Said | None]:
             process.join()
 
 
+def _hand(pipe: Connection, unit: Unit) -> None:
+    with contextlib.suppress(OSError):  # that the process is gone is heard next
+        pipe.send(unit)
+
+
 def _heard(pipe: Connection, unit: Unit) -> Said:
     try:
         share, problem, bug = pipe.recv()
-    except EOFError:
+    except (EOFError, OSError):
         pipe.close()
         return Said(unit, 0.0, "its process was killed, perhaps for want of memory. Run the same command again.")
     if bug:
