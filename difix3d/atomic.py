@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,8 @@ def replacing_file(path: Path) -> Iterator[Path]:
     The temporary name keeps the suffix, so that writers which choose a format by it still work.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    writer = f"{os.getpid()}-{threading.get_ident()}"  # two threads of the app may write one file at once
+    temporary = path.with_name(f".{path.stem}.{writer}.partial{path.suffix}")
     try:
         yield temporary
         with temporary.open("rb") as written:

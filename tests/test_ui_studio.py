@@ -9,6 +9,7 @@ import pytest
 
 from difix3d import jobs
 from difix3d.errors import JobError, SceneError
+from difix3d.events import Progress
 from difix3d.jobs import Job, Step
 from difix3d.scene import Scene
 from difix3d.ui import studio as studio_module
@@ -102,6 +103,32 @@ def test_only_fixers_that_are_offered_can_be_chosen(tmp_path: Path, shared: Path
     shutil.copytree(elsewhere, studio.checkpoints_root / "mine")
     choice = studio.fixer(str(studio.checkpoints_root / "mine"))
     assert choice.own and choice.label == "mine (trained here)"
+
+
+def test_published_fixers_are_offered_with_their_licence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DIFIX3D_FIXER", raising=False)
+    offered = {offer.name: offer for offer in make(tmp_path, public=False).fixers()}
+    assert {"reproject", "difix", "nvidia/difix"} <= set(offered)
+    assert all("non-commercial" in offered[name].licence for name in ("difix", "nvidia/difix"))
+
+
+def test_who_stops_a_download_stops_their_own_and_it_lets_go_of_what_it_held(tmp_path: Path) -> None:
+    studio, closed = make(tmp_path, public=False), []
+
+    def endless(name: str):
+        try:
+            while True:
+                yield Progress("fix", name)
+        finally:
+            closed.append(name)
+
+    anns, bobs = studio.stoppable("ann fix", endless("ann")), studio.stoppable("bob fix", endless("bob"))
+    next(anns), next(bobs)
+    studio.stop("ann fix")
+    studio.stop("nobody")
+    with pytest.raises(JobError, match="the next time it goes on from there"):
+        next(anns)
+    assert closed == ["ann"] and next(bobs).message == "bob"
 
 
 def test_a_full_disk_is_told_before_anything_is_written(tmp_path: Path, uploads: list[Path], monkeypatch) -> None:

@@ -6,7 +6,7 @@ if it needs a library of its own, an extra in pyproject.toml. tests/fixers/test_
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -52,7 +52,7 @@ class Fixer(Protocol):
         """Of a frame of that size with as many references as it can use."""
         ...
 
-    def fetch(self, stage: str = "fix") -> Iterator[Event]:
+    def fetch(self, stage: str = "fix") -> Generator[Event, None, None]:
         """Bring what it needs to this machine, telling how far it is on behalf of `stage`; closing it stops, and the
         next call goes on. Without it, `load` does the same in silence. CheckpointError says what is in the way."""
         ...
@@ -76,8 +76,8 @@ class Weightless:
     def demands(self, width: int, height: int) -> Demands:
         return Demands()
 
-    def fetch(self, stage: str = "fix") -> Iterator[Event]:
-        return iter(())
+    def fetch(self, stage: str = "fix") -> Generator[Event, None, None]:
+        yield from ()
 
     def load(self) -> None:
         pass

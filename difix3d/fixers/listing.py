@@ -92,31 +92,38 @@ def look_closely(offer: Offer, width: int = SIZE[0], height: int = SIZE[1]) -> F
 
 
 def phrases(facts: Facts) -> list[str]:
-    """The facts in words, for a line on the page or in a terminal."""
+    """The facts in words."""
     references = {0: "no reference photos", 1: "1 reference photo"}.get(
         facts.references, f"up to {facts.references} reference photos"
     )
-    return [facts.licence, _weights(facts), f"runs on {facts.device}", references, _seconds(facts)]
+    return [_seconds(facts), facts.device, references, _weights(facts), facts.licence]
+
+
+def brief(facts: Facts) -> list[str]:
+    """What most people want to know before they press the button."""
+    waiting = [] if facts.download_bytes == 0 else [f"{_size(facts)} to download first"]
+    return [_seconds(facts), facts.device, *waiting, facts.licence]
 
 
 def _weights(facts: Facts) -> str:
     if not facts.checkpoint:
-        return "no weights needed"
+        return "nothing to download"
     name = Path(facts.checkpoint).name if Path(facts.checkpoint).is_dir() else facts.checkpoint
     if facts.download_bytes == 0:
         return f"weights of {name}{f' at {facts.revision[:7]}' if facts.revision else ''} are here"
     at = f"at {facts.revision[:7]}" if facts.revision else "as they are then"
-    size = gigabytes(facts.download_bytes) if facts.download_bytes else "the Hub says how much"
-    return f"weights of {name}, {at}, come from the Hub at first use: {size}"
+    return f"weights of {name}, {at}, come from the Hub at first use: {_size(facts)}"
+
+
+def _size(facts: Facts) -> str:
+    return gigabytes(facts.download_bytes) if facts.download_bytes else "gigabytes, the Hub says how many,"
 
 
 def _seconds(facts: Facts) -> str:
     if facts.seconds is None:
         return "not timed on this machine yet"
-    size = f"a frame of {facts.width}x{facts.height}"
-    if facts.measured:
-        return f"{_rounded(facts.seconds)} {size}, as measured here"
-    return f"about {_rounded(facts.seconds)} {size}, estimated"
+    how = "measured here" if facts.measured else "estimated"
+    return f"about {_rounded(facts.seconds)} a frame of {facts.width}x{facts.height} ({how})"
 
 
 def _rounded(seconds: float) -> str:

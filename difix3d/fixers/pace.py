@@ -67,7 +67,9 @@ def convolution_rate(device: str) -> float:
     import torch
     import torch.nn.functional as F
 
-    dtype = torch.float32 if device == "cpu" else torch.float16
+    from difix3d.fixers.difix.precision import fast_dtype
+
+    dtype = fast_dtype(torch.device(device))
     x = torch.rand(1, _CHANNELS, _SIDE_PX, _SIDE_PX, device=device, dtype=dtype)
     weight = torch.rand(_CHANNELS, _CHANNELS, 3, 3, device=device, dtype=dtype)
     best = float("inf")

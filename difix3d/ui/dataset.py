@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Generator
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,11 @@ from difix3d.errors import ConfigError, JobError
 from difix3d.fixers.difix.checkpoint import list_checkpoints
 from difix3d.fixers.difix.fixer import default_checkpoint
 from difix3d.fixers.difix.hub import PINNED_REVISIONS
+from difix3d.hub.files import gigabytes
+from difix3d.perceptual_weights import VGG_BYTES, fetch_vgg, find_weights
 from difix3d.ratings.export import MARK
 from difix3d.scene import Scene, folder_name, safe_name
+from difix3d.ui.fixers import FETCHING, Fetching
 from difix3d.ui.rate import EVERYWHERE, HERE
 from difix3d.ui.shared import QUIET, Shared, empty, facts, told
 from difix3d.ui.studio import Studio
@@ -54,6 +58,9 @@ def build(shared: Shared) -> None:
                 name = gr.Textbox(label="Name of the new checkpoint", value="mine", max_length=60, min_width=140)
             train = gr.Button("Fine-tune on the dataset", elem_id="dx-finetune")
             trained = gr.HTML()
+            lacking = gr.HTML()
+            get = gr.Button(f"Get them ({gigabytes(VGG_BYTES)})", size="sm", visible=False, elem_id="dx-lpips-get")
+            fetching = Fetching(shared, "lpips")
 
     opened = [shared.visitor, shared.scene_id, scope]
     for moment in (shared.revision.change, scope.change):
@@ -61,6 +68,9 @@ def build(shared: Shared) -> None:
     shared.revision.change(_starts(shared), [start], [start, trained], **QUIET)
     write.click(_exporter(shared), opened, None, **QUIET)
     train.click(_trainer(shared), [*opened, start, steps, name], None, **QUIET)
+    shared.revision.change(_lacking, None, [lacking, get], **QUIET)
+    got = get.click(_getter(fetching), [shared.visitor], fetching.outputs, show_progress="hidden", **FETCHING)
+    got.then(_lacking, None, [lacking, get], **QUIET)
 
 
 def counts_html(studio: Studio, scene_id: str | None) -> str:
@@ -147,6 +157,22 @@ def _trainer(shared: Shared) -> Any:
         gr.Info("Training. The line above shows how far it is.")
 
     return train
+
+
+def _lacking() -> tuple[str, Any]:
+    """What training, and the comparison with kept-out photos, miss where LPIPS's weights are not here."""
+    if find_weights("vgg"):
+        return "", gr.Button(visible=False)
+    text = "The weights of LPIPS are not here: training uses L2 alone, which blurs, and no LPIPS is measured."
+    return f"<p class='dx-note'>{text}</p>", gr.Button(visible=True)
+
+
+def _getter(fetching: Fetching) -> Any:
+    @told
+    def get(visitor: dict[str, str]) -> Generator[tuple[Any, Any], None, None]:
+        yield from fetching.follow(visitor["id"], fetch_vgg())
+
+    return get
 
 
 def _crop_px(data: Path) -> int:

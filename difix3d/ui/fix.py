@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from difix3d.ratings.candidates import RENDER, candidates_of
 from difix3d.scene import Scene
 from difix3d.stages.fixing import store_candidate
 from difix3d.types import Candidate
-from difix3d.ui import zero
-from difix3d.ui.scene import NO_SCENE, licence_note
+from difix3d.ui import fixers, zero
+from difix3d.ui.scene import NO_SCENE
 from difix3d.ui.shared import QUIET, SLOW, Shared, empty, told
 from difix3d.ui.widgets import picker, wipe
 
@@ -33,19 +33,21 @@ def build(shared: Shared) -> None:
         with gr.Column(scale=3, min_width=320):
             before_after = wipe()
             with gr.Row():
-                left = gr.Dropdown([], label="Left", filterable=False, elem_id="dx-fix-left")
-                right = gr.Dropdown([], label="Right", filterable=False, elem_id="dx-fix-right")
+                left = gr.Dropdown([], label="Left", filterable=False, min_width=220, elem_id="dx-fix-left")
+                right = gr.Dropdown([], label="Right", filterable=False, min_width=220, elem_id="dx-fix-right")
         with gr.Column(scale=2, min_width=320):
             with gr.Row():
-                trajectory = gr.Dropdown([], label="Path", filterable=False, min_width=120, elem_id="dx-fix-path")
-                fixer = gr.Dropdown([], label="Fixer", filterable=False, min_width=120, elem_id="dx-fix-fixer")
+                trajectory = gr.Dropdown([], label="Path", filterable=False, min_width=150, elem_id="dx-fix-path")
+                fixer = fixers.chooser(shared, min_width=240, elem_id="dx-fix-fixer")
             index = gr.Slider(0, 1, value=0, step=1, label="Frame", elem_id="dx-fix-frame")
-            licence = gr.HTML()
             gr.HTML("<p class='dx-note'>Photos that see the same place, best first. Press to choose, in order.</p>")
             photos = picker()
             with gr.Row():
-                go = gr.Button("Fix this frame", variant="primary", elem_id="dx-fix-go")
+                go = gr.Button(fixers.FIX_IT, variant="primary", elem_id="dx-fix-go")
                 again = gr.Button("Choose for me")
+            about = gr.HTML()
+            fetching = fixers.Fetching(shared, "fix")
+            fixers.all_fixers(shared)
 
     opened = [shared.visitor, shared.scene_id]
     asked = [*opened, trajectory, index, fixer]
@@ -58,11 +60,17 @@ def build(shared: Shared) -> None:
         changed(_frame_reader(shared), asked, [index, *sides], **QUIET)
         changed(_offerer(shared), asked, offered, **QUIET)
     fixer.input(_offerer(shared), asked, offered, **QUIET)
-    fixer.change(lambda name: licence_note(shared, name), [fixer], [licence], **QUIET)
+    noted = (fixers.noter(shared), [*opened, fixer], [about, go])
+    for moment in (fixer.change, shared.revision.change):
+        moment(*noted, **QUIET)
     again.click(_offerer(shared), asked, offered, **QUIET)
     for side in (left, right):
         side.input(_comparer(shared), [*opened, left, right], [before_after], **QUIET)
-    go.click(_fixer(shared), [*asked, photos], sides, show_progress="full", show_progress_on=[go], **SLOW)
+    fetched = go.click(
+        _fetcher(shared, fetching), [*opened, fixer], fetching.outputs, show_progress="hidden", **fixers.FETCHING
+    )
+    fetched.then(*noted, **QUIET)
+    fetched.success(_fixer(shared), [*asked, photos], sides, show_progress="full", show_progress_on=[go], **SLOW)
 
 
 def _reader(shared: Shared) -> Any:
@@ -72,10 +80,7 @@ def _reader(shared: Shared) -> Any:
     def read(
         visitor: dict[str, str], scene_id: str, trajectory: str | None, index: int, fixer: str | None, right: str | None
     ) -> tuple[Any, ...]:
-        fixers = [(choice.label, choice.name) for choice in shared.studio.fixers()]
-        names = [name for _, name in fixers]
-        fixer = fixer if fixer in names else shared.studio.default_fixer
-        fixer_box = gr.Dropdown(choices=fixers, value=fixer)
+        fixer_box = fixers.refreshed(shared, fixer)
         frames: dict[str, list[int]] = {}
         if scene_id:
             scene = shared.studio.open_scene(scene_id, visitor["id"])
@@ -165,6 +170,19 @@ def _comparer(shared: Shared) -> Any:
         return _pair(shared, scene, everything, left, right)
 
     return compared
+
+
+def _fetcher(shared: Shared, fetching: fixers.Fetching) -> Any:
+    """Bring the fixer's weights here, where they are not."""
+
+    @told
+    def fetched(visitor: dict[str, str], scene_id: str, fixer: str | None) -> Generator[tuple[Any, Any], None, None]:
+        if not scene_id or not fixer:
+            raise ConfigError(NO_FRAMES)
+        session = shared.studio.session(shared.studio.open_scene(scene_id, visitor["id"]), fixer)
+        yield from fetching.follow(visitor["id"], session.fixer.fetch())
+
+    return fetched
 
 
 def _fixer(shared: Shared) -> Any:

@@ -12,6 +12,7 @@ from difix3d import jobs
 from difix3d.errors import ConfigError
 from difix3d.scene import Scene, folder_name
 from difix3d.trajectories import NAMES
+from difix3d.ui import fixers
 from difix3d.ui.capture import PATHS
 from difix3d.ui.shared import QUIET, Shared, empty, facts, told
 from difix3d.ui.viewer import viewer_value
@@ -35,8 +36,8 @@ def build(shared: Shared) -> None:
             with gr.Accordion("Another path, or another fixer", open=False):
                 with gr.Row():
                     trajectory = gr.Dropdown([(PATHS[name], name) for name in NAMES], value=NAMES[0], label="Path")
-                    fixer = gr.Dropdown([], label="Fixer", filterable=False)
-                licence = gr.HTML()
+                    fixer = fixers.chooser(shared)
+                about = gr.HTML()
                 go = gr.Button("Render and fix it", variant="primary")
     report = gr.HTML()
     with gr.Accordion("Delete this scene", open=False):
@@ -50,7 +51,8 @@ def build(shared: Shared) -> None:
     shared.revision.change(_reader(shared), [*opened, path, fixer], shown, **QUIET)
     for moment in (shared.revision.change, path.change):
         moment(_player(shared), [*opened, path], [before_after], **QUIET)
-    fixer.change(_licence(shared), [fixer], [licence], **QUIET)
+    for moment in (shared.revision.change, fixer.change):
+        moment(_about(shared), [*opened, fixer], [about], **QUIET)
     go.click(_renderer(shared), [*opened, trajectory, fixer], None, **QUIET)
     delete.click(_deleter(shared), [*opened, sure], [*opened, sure], **QUIET)
 
@@ -58,10 +60,7 @@ def build(shared: Shared) -> None:
 def _reader(shared: Shared) -> Any:
     @told
     def read(visitor: dict[str, str], scene_id: str, path: str | None, fixer: str | None) -> tuple[Any, ...]:
-        fixers = [(choice.label, choice.name) for choice in shared.studio.fixers()]
-        names = [name for _, name in fixers]
-        default = shared.studio.default_fixer if shared.studio.default_fixer in names else names[0]
-        fixer_box = gr.Dropdown(choices=fixers, value=fixer if fixer in names else default)
+        fixer_box = fixers.refreshed(shared, fixer)
         if not scene_id:
             nothing = gr.Dropdown(choices=[], value=None)
             return empty(NO_SCENE), None, "", "", nothing, fixer_box
@@ -100,19 +99,13 @@ def _player(shared: Shared) -> Any:
     return play
 
 
-def _licence(shared: Shared) -> Any:
+def _about(shared: Shared) -> Any:
     @told
-    def licence(fixer: str | None) -> str:
-        return licence_note(shared, fixer)
+    def about(visitor: dict[str, str], scene_id: str, fixer: str | None) -> str:
+        scene = shared.studio.open_scene(scene_id, visitor["id"]) if scene_id else None
+        return fixers.note(shared, scene, fixer)[0]
 
-    return licence
-
-
-def licence_note(shared: Shared, fixer: str | None) -> str:
-    """HTML: the licence of the fixer's weights."""
-    if not fixer:
-        return ""
-    return f"<p class='dx-note'>Licence: {escape(shared.studio.fixer(fixer).licence)}</p>"
+    return about
 
 
 def _renderer(shared: Shared) -> Any:

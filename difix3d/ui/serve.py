@@ -92,6 +92,7 @@ def theme() -> gr.themes.Base:
     ).set(
         button_large_radius="8px",
         block_radius="10px",
+        body_text_color_subdued="*neutral_500",  # Gradio's 400 is too pale to read on white
         body_background_fill="*neutral_50",
         body_background_fill_dark="*neutral_950",
     )

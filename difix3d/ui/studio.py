@@ -14,8 +14,7 @@ import secrets
 import shutil
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,9 @@ from typing import Any
 from difix3d import jobs
 from difix3d.atomic import replacing_file
 from difix3d.errors import JobError, SceneError
-from difix3d.fixers import DEFAULT_FIXER, FIXERS, load_fixer
+from difix3d.events import Event
+from difix3d.fixers import DEFAULT_FIXER, load_fixer
+from difix3d.fixers.listing import Offer, offers
 from difix3d.formats.overlap import natural_key
 from difix3d.ratings.store import RatingStore
 from difix3d.scene import Scene, folder_name, safe_name
@@ -34,16 +35,6 @@ EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "courtyard"
 FREE_DISK_BYTES = 2 * 2**30
 """A scene of 80 photos needs about a quarter of this."""
 _KEPT_SESSIONS = 3
-
-
-@dataclass(frozen=True)
-class FixerChoice:
-    """name: as load_fixer takes it; label and licence: for people."""
-
-    name: str
-    label: str
-    licence: str
-    own: bool = False
 
 
 class Studio:
@@ -57,6 +48,7 @@ class Studio:
         self.store = RatingStore(ratings_url, self.scenes_root)
         self.media = Media()
         self.first_scene = ""
+        self._stops: dict[str, threading.Event] = {}
         self._sessions: OrderedDict[tuple[str, str, int], FixSession] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -158,33 +150,29 @@ class Studio:
 
     # Fixers
 
-    def fixers(self) -> list[FixerChoice]:
-        """Those of the table, and the checkpoints trained here."""
-        from difix3d.fixers.difix.checkpoint import licence_of, list_checkpoints
-        from difix3d.fixers.difix.fixer import default_checkpoint
+    def fixers(self) -> list[Offer]:
+        """What can be chosen here. Quick: nothing is loaded, nobody asked."""
+        return offers(self.checkpoints_root, self.default_fixer)
 
-        found = []
-        for name in FIXERS:
-            if name == "difix":
-                checkpoint = default_checkpoint()
-                label = f"difix ({Path(checkpoint).name if Path(checkpoint).is_dir() else checkpoint})"
-                found.append(FixerChoice(name, label, licence_of(checkpoint)))
-            else:
-                found.append(FixerChoice(name, name, load_fixer(name).licence))
-        for name in list_checkpoints(self.checkpoints_root):
-            folder = self.checkpoints_root / name
-            found.append(FixerChoice(str(folder), f"{name} (trained here)", licence_of(folder), own=True))
-        if self.default_fixer not in {choice.name for choice in found}:
-            fixer = load_fixer(self.default_fixer)
-            found.append(FixerChoice(self.default_fixer, fixer.name, fixer.licence))
-        return found
-
-    def fixer(self, name: str) -> FixerChoice:
-        """The choice of that name. SceneError for one that was not offered: no path comes from a browser."""
-        for choice in self.fixers():
-            if choice.name == name:
-                return choice
+    def fixer(self, name: str) -> Offer:
+        """The offer of that name. SceneError for one that was not made: no path comes from a browser."""
+        for offer in self.fixers():
+            if offer.name == name:
+                return offer
         raise SceneError("That fixer is no longer there. Choose one from the list.")
+
+    def stoppable(self, key: str, events: Generator[Event, None, Any]) -> Iterator[Event]:
+        """`events` until `stop(key)` is called, which ends them with a JobError."""
+        asked = self._stops[key] = threading.Event()
+        with contextlib.closing(events):
+            for event in events:
+                if asked.is_set():
+                    raise JobError("Stopped. What came so far is kept: the next time it goes on from there.")
+                yield event
+
+    def stop(self, key: str) -> None:
+        if key in self._stops:
+            self._stops[key].set()
 
     def session(self, scene: Scene, fixer: str) -> FixSession:
         """A FixSession with its model and splats kept loaded; the longest unused of a few goes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,6 +77,14 @@ def test_more_references_than_it_can_use_are_ignored(fixer: Fixer) -> None:
     references = [reference_at(0.1 * (index + 1)) for index in range(fixer.max_references + 2)]
     few, many = fixer.fix(frame, references[: fixer.max_references]), fixer.fix(frame, references)
     assert np.array_equal(few, many)
+
+
+def test_difix_refuses_pictures_that_are_not_bytes(shared: Path) -> None:
+    frame = frame_at(0.0)
+    floats = np.full(frame.rgb.shape, np.nan, np.float32)
+    fixer = load_fixer(str(shared / "golden" / "checkpoint_difix_ref"))
+    with pytest.raises(FixerError, match=r"frame\.rgb: expected uint8"):
+        fixer.fix(Frame("test", 0, frame.camera, floats, frame.alpha, frame.depth), [])
 
 
 def test_the_default_is_in_the_table_and_unknown_names_are_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,7 @@ class DifixFixer:
         }
         self._device = device
         self._pipeline: DifixPipeline | None = None
+        self._loading = threading.Lock()
 
     def device(self) -> str:
         """ "cuda" where there is one, unless it was told otherwise."""
@@ -86,28 +88,28 @@ class DifixFixer:
 
     def load(self) -> None:
         """Raises CheckpointError where the weights cannot be had or do not fit into memory."""
-        if self._pipeline is not None:
-            return
+        with self._loading:
+            if self._pipeline is None:
+                self._pipeline = self._loaded()
+
+    def _loaded(self) -> DifixPipeline:
         folder, revision = self._here()
         if folder is None:
             for _ in self.fetch():
                 pass
             folder, revision = self._here()
         assert folder is not None, "fetch raises where it cannot bring it"
-        size = weights_bytes(folder)
-        self._require_memory("cpu", size)
-        if self.device() != "cpu":
-            self._require_memory(self.device(), size // 2)
         import torch
 
         from difix3d.fixers.difix.pipeline import DifixPipeline
         from difix3d.fixers.difix.precision import fast_dtype
 
-        dtype = fast_dtype(torch.device(self.device()))
-        self._pipeline = DifixPipeline.from_pretrained(
-            self.checkpoint, dtype=dtype, device=self.device(), revision=revision
-        )
+        dtype, size = fast_dtype(torch.device(self.device())), weights_bytes(folder)
+        self._require_memory("cpu", size)
+        if self.device() != "cpu":
+            self._require_memory(self.device(), size * dtype.itemsize // torch.float32.itemsize)
         self.settings |= {"revision": revision, "dtype": str(dtype).removeprefix("torch.")}
+        return DifixPipeline.from_pretrained(self.checkpoint, dtype=dtype, device=self.device(), revision=revision)
 
     def fix(self, frame: Frame, references: Sequence[Reference], *, seed: int = 0) -> NDArray[np.uint8]:
         """[H, W, 3] uint8. CheckpointError where the weights cannot be loaded, FixerError for a frame too large."""

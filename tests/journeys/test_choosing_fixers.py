@@ -1,0 +1,111 @@
+"""Choosing a fixer: what it takes is said, its weights come while one watches, trouble leaves the others working."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fitted_scene import render_trajectory, write_fitted_scene
+from hub_stand_in import StandInHub, environment
+from playwright.sync_api import Browser, Page, expect
+from studio_server import WIDE, Server, open_step
+
+from difix3d.fixers.listing import offers
+
+pytestmark = [pytest.mark.browser, pytest.mark.shared]
+
+REPO = "nvidia/difix_ref"
+UNET = "unet/diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def hub(shared: Path) -> Iterator[StandInHub]:
+    with StandInHub({REPO: shared / "golden" / "checkpoint_difix_ref"}).serving() as serving:
+        yield serving
+
+
+@pytest.fixture(scope="module")
+def studio(hub: StandInHub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server over one scene with renders, whose Hub is the stand-in."""
+    folder = tmp_path_factory.mktemp("fixers")
+    render_trajectory(write_fitted_scene(folder / "scenes" / "ball"))
+    started = Server(folder, environment=environment(hub.url, folder / "home", DIFIX3D_FIXER=""))
+    started.start()
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def tab(browser: Browser, studio: Server) -> Iterator[Page]:
+    context = browser.new_context(viewport=WIDE)
+    page = context.new_page()
+    page.goto(studio.url)
+    open_step(page, "Fix")
+    expect(page.locator("#dx-fix-go")).to_be_visible(timeout=30_000)
+    yield page
+    context.close()
+
+
+def choose(tab: Page, label: str) -> None:
+    tab.locator("#dx-fix-fixer input").click()
+    tab.get_by_role("option", name=label, exact=True).click()
+    expect(tab.locator(f"[data-fixer='{label}']")).to_be_visible(timeout=60_000)
+
+
+def candidates(studio: Server) -> set[Path]:
+    return set(studio.scenes.glob("ball/fixed/*/*/candidates.json"))
+
+
+def test_every_fixer_says_what_it_takes(tab: Page, studio: Server, picture) -> None:
+    expect(tab.locator("[data-fixer=reproject]")).to_contain_text("CPU", timeout=30_000)
+    choose(tab, f"difix ({REPO})")
+    said = tab.locator("p[data-fixer]")
+    for words in ("NVIDIA", "non-commercial", "5.2 GB to download first", "CPU", "estimated"):
+        expect(said).to_contain_text(words)
+    expect(tab.locator("#dx-fix-go")).to_have_text("Download 5.2 GB, then fix")
+    tab.locator("#dx-fixers").get_by_text("What the fixers take").click()
+    expect(tab.locator(".dx-fixer")).to_have_count(len(offers(studio.folder)), timeout=30_000)
+    expect(tab.locator(".dx-fixer", has_text="1 reference photo")).to_have_count(1)
+    picture(tab, "fixers")
+
+
+def test_what_goes_wrong_is_said_and_another_fixer_works(tab: Page, studio: Server, hub: StandInHub, picture) -> None:
+    hub.damaged[UNET] = 9
+    choose(tab, f"difix ({REPO})")
+    tab.locator("#dx-fix-go").click()
+    expect(tab.get_by_text(f"{UNET} of {REPO} arrived damaged twice")).to_be_visible(timeout=60_000)
+    picture(tab, "fix-damaged")
+    expect(tab.locator("#dx-fix-stop")).to_be_hidden()
+    hub.damaged.clear()
+
+    before = candidates(studio)
+    choose(tab, "reproject")
+    expect(tab.locator("#dx-fix-go")).to_have_text("Fix this frame")
+    expect(tab.locator(".dx-picker button").first).to_be_visible(timeout=30_000)
+    tab.locator("#dx-fix-go").click()
+    expect(tab.locator("#dx-fix-right input")).to_have_value(re.compile("reproject"), timeout=60_000)
+    assert len(candidates(studio) - before) == 1
+
+
+def test_a_download_is_watched_stopped_and_gone_on_with(tab: Page, studio: Server, hub: StandInHub, picture) -> None:
+    hub.sent.clear()
+    hub.bytes_per_s = 200_000
+    choose(tab, f"difix ({REPO})")
+    tab.locator("#dx-fix-go").click()
+    line = tab.locator(".dx-fetching")
+    expect(line).to_contain_text(f"Downloading {REPO}", timeout=30_000)
+    expect(line).to_contain_text(re.compile(r"\d of \d MB"))
+    picture(tab, "fix-downloading")
+    tab.locator("#dx-fix-stop").click()
+    expect(tab.get_by_text("Stopped. What came so far is kept")).to_be_visible(timeout=15_000)
+    expect(line).to_have_count(0)
+    assert not [path for path in candidates(studio) if "difix" in str(path)]
+
+    hub.bytes_per_s = 0
+    tab.locator("#dx-fix-go").click()
+    expect(tab.locator("#dx-fix-right input")).to_have_value(re.compile(REPO), timeout=120_000)
+    expect(tab.locator("p[data-fixer]")).not_to_contain_text("download")
+    expect(tab.locator("#dx-fix-go")).to_have_text("Fix this frame")
+    picture(tab, "fix-difix")
