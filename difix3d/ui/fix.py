@@ -43,10 +43,10 @@ def build(shared: Shared) -> None:
             gr.HTML("<p class='dx-note'>Photos that see the same place, best first. Press to choose, in order.</p>")
             photos = picker()
             with gr.Row():
-                go = gr.Button(fixers.FIX_IT, variant="primary", elem_id="dx-fix-go")
+                go = gr.Button(fixers.FIX_IT, variant="primary", scale=2, elem_id="dx-fix-go")
                 again = gr.Button("Choose for me")
-            about = gr.HTML()
             fetching = fixers.Fetching(shared, "fix")
+            about = gr.HTML()
             fixers.all_fixers(shared)
 
     opened = [shared.visitor, shared.scene_id]

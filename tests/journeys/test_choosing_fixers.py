@@ -89,23 +89,34 @@ def test_what_goes_wrong_is_said_and_another_fixer_works(tab: Page, studio: Serv
     assert len(candidates(studio) - before) == 1
 
 
-def test_a_download_is_watched_stopped_and_gone_on_with(tab: Page, studio: Server, hub: StandInHub, picture) -> None:
-    hub.sent.clear()
-    hub.bytes_per_s = 200_000
+def test_a_download_is_watched_and_stopped(tab: Page, studio: Server, hub: StandInHub, picture) -> None:
+    start_slowly(tab, hub)
+    picture(tab, "fix-downloading")
+    tab.locator("#dx-fix-stop").click()
+    expect(tab.get_by_text("Stopped. What came so far is kept")).to_be_visible(timeout=15_000)
+    expect(tab.locator(".dx-fetching")).to_have_count(0)
+    assert not [path for path in candidates(studio) if "difix" in str(path)]
+
+
+def test_who_closes_the_tab_stands_in_nobodys_way(tab: Page, studio: Server, hub: StandInHub, picture) -> None:
+    start_slowly(tab, hub)
+    other = tab.context.new_page()
+    tab.close()
+    hub.bytes_per_s = 0
+    other.goto(studio.url)
+    open_step(other, "Fix")
+    choose(other, f"difix ({REPO})")
+    other.locator("#dx-fix-go").click()
+    expect(other.locator("#dx-fix-right input")).to_have_value(re.compile(REPO), timeout=120_000)
+    expect(other.locator("p[data-fixer]")).not_to_contain_text("download")
+    expect(other.locator("#dx-fix-go")).to_have_text("Fix this frame")
+    picture(other, "fix-difix")
+
+
+def start_slowly(tab: Page, hub: StandInHub) -> None:
+    hub.bytes_per_s = 100_000
     choose(tab, f"difix ({REPO})")
     tab.locator("#dx-fix-go").click()
     line = tab.locator(".dx-fetching")
     expect(line).to_contain_text(f"Downloading {REPO}", timeout=30_000)
     expect(line).to_contain_text(re.compile(r"\d of \d MB"))
-    picture(tab, "fix-downloading")
-    tab.locator("#dx-fix-stop").click()
-    expect(tab.get_by_text("Stopped. What came so far is kept")).to_be_visible(timeout=15_000)
-    expect(line).to_have_count(0)
-    assert not [path for path in candidates(studio) if "difix" in str(path)]
-
-    hub.bytes_per_s = 0
-    tab.locator("#dx-fix-go").click()
-    expect(tab.locator("#dx-fix-right input")).to_have_value(re.compile(REPO), timeout=120_000)
-    expect(tab.locator("p[data-fixer]")).not_to_contain_text("download")
-    expect(tab.locator("#dx-fix-go")).to_have_text("Fix this frame")
-    picture(tab, "fix-difix")
