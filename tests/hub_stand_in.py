@@ -25,8 +25,8 @@ PIECE = 16_384
 
 @dataclass
 class StandInHub:
-    """repositories: id -> folder; commits: of those that are not at COMMIT. seen: "METHOD path" of each request; sent:
-    bytes of each file's body that went out.
+    """repositories: id -> folder; commits: of those that are not at COMMIT; answers: id -> HTTP status of every
+    answer. seen: "METHOD path" of each request; sent: bytes of each file's body that went out.
 
     damaged: file name -> how many more times it arrives with a changed byte; cut: file name -> bytes after which the
     server says it ends; breaks: file name -> bytes after which the connection breaks, once; bytes_per_s: 0: unlimited.
@@ -35,6 +35,7 @@ class StandInHub:
     repositories: dict[str, Path]
     commits: dict[str, str] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
+    answers: dict[str, int] = field(default_factory=dict)
     damaged: dict[str, int] = field(default_factory=dict)
     cut: dict[str, int] = field(default_factory=dict)
     breaks: dict[str, int] = field(default_factory=dict)
@@ -100,6 +101,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self.send(404, b"{}", with_body, {"X-Error-Code": "RepoNotFound"})
         if repo in self.hub.gated:
             return self.send(403, b"{}", with_body, {"X-Error-Code": "GatedRepo"})
+        if repo in self.hub.answers:
+            headers = {"X-Error-Message": "Invalid credentials in Authorization header"}
+            return self.send(self.hub.answers[repo], b"{}", with_body, headers)
         folder = self.hub.repositories[repo]
         names = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
         revision = path.removeprefix(f"/api/models/{repo}/revision/")

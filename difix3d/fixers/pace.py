@@ -30,6 +30,8 @@ def device_name(device: str) -> str:
     if device == "cpu":
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return f"CPU, {cores} core{'s' if cores > 1 else ''}"
+    if _lent():
+        return "a GPU that ZeroGPU lends"
     import torch
 
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
@@ -52,8 +54,11 @@ def measured(fixer: str, device: str, width: int, height: int) -> float | None:
     return statistics.median(kept) * width * height / 1e6 if kept else None
 
 
-def estimated(teraflop: float, device: str) -> float:
-    """Seconds that so much arithmetic takes at the rate of a convolution, measured at the first call."""
+def estimated(teraflop: float, device: str) -> float | None:
+    """Seconds that so much arithmetic takes at the rate of a convolution, measured at the first call; None where the
+    device is not here to be measured."""
+    if device != "cpu" and _lent():
+        return None
     rates = _read().get("teraflop_per_s", {})
     name = device_name(device)
     if name not in rates:
@@ -79,6 +84,11 @@ def convolution_rate(device: str) -> float:
             F.conv2d(x, weight, padding=1)[0, 0, 0, 0].item()  # .item() waits for the device
             best = min(best, time.perf_counter() - started)
     return 2 * 9 * _CHANNELS**2 * _SIDE_PX**2 / best / 1e12
+
+
+def _lent() -> bool:
+    """Whether the GPU is one of ZeroGPU's, which a process has only during a call that was promised one."""
+    return bool(os.environ.get("SPACES_ZERO_GPU"))
 
 
 def _key(fixer: str, device: str) -> str:

@@ -40,13 +40,17 @@ def telling(repo: str, revision: str, path: str = "") -> Iterator[None]:
         raise CheckpointError(_unreachable(repo, error)) from error
     except EntryNotFoundError as error:
         raise CheckpointError(f"{repo} has no file {path} at {revision}. Is it the right repository?") from error
+    except HfHubHTTPError as error:
+        code = error.response.status_code
+        what_next = "check that HF_TOKEN is valid and may read it" if code in (401, 403) else "try again later"
+        raise CheckpointError(f"The Hub answers {code} when asked for {repo}: {what_next}, {_by_hand(repo)}") from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise CheckpointError(
                 f"The disk became full while {path or repo} was fetched. Free some, and fetch again: it goes on where "
                 "it stopped."
             ) from error
-        if not isinstance(error, ConnectionError | TimeoutError | HfHubHTTPError):
+        if not isinstance(error, ConnectionError | TimeoutError):
             raise
         raise CheckpointError(_unreachable(repo, error)) from error
     except Exception as error:

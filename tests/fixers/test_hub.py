@@ -178,6 +178,10 @@ def test_refusals_are_told_apart(hub: StandInHub, files: Path, tmp_path: Path) -
     hub.gated.add(REPO)
     assert "is gated: accept its terms" in fetch(hub, home)["error"]
     hub.gated.clear()
+    for status, words in ((401, "HF_TOKEN is valid"), (503, "try again later")):
+        hub.answers[REPO] = status
+        assert words in fetch(hub, home)["error"]
+    hub.answers.clear()
     (files / "unet" / "config.json").unlink()
     assert "is no Difix checkpoint: unet/config.json not found" in fetch(hub, home)["error"]
     assert not [name for name in hub.seen if "/resolve/" in name], "nothing is fetched of what cannot be used"

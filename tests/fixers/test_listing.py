@@ -50,7 +50,14 @@ def test_seconds_are_an_estimate_until_they_are_measured(tiny: str, tmp_path: Pa
 
 def test_an_estimate_grows_with_the_arithmetic_and_the_rate_is_measured_once() -> None:
     once, twice = pace.estimated(1.0, "cpu"), pace.estimated(2.0, "cpu")
-    assert once > 0 and twice == pytest.approx(2 * once)
+    assert once is not None and twice is not None and once > 0 and twice == pytest.approx(2 * once)
+
+
+def test_a_gpu_that_is_lent_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPACES_ZERO_GPU", "1")
+    assert "ZeroGPU" in pace.device_name("cuda") and pace.estimated(1.0, "cuda") is None
+    pace.record("difix", "cuda", 1000, 1000, 0.5)
+    assert pace.measured("difix", "cuda", 1000, 1000) == pytest.approx(0.5)
 
 
 def test_a_broken_record_of_times_is_no_obstacle(tmp_path: Path) -> None:
