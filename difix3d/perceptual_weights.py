@@ -81,6 +81,7 @@ def fetch_vgg(stage: str = "weights") -> Generator[Event, None, Path]:
     with replacing_file(target) as temporary:
         about = {"source": f"{_BACKBONE}; {_HEADS}", "layout": "torchvision"}
         save_file(backbone | heads, temporary, metadata=about)
+        temporary.chmod(0o644)  # safetensors makes it the writer's alone, and caches are shared
     return target
 
 

@@ -102,7 +102,8 @@ def phrases(facts: Facts) -> list[str]:
 def brief(facts: Facts) -> list[str]:
     """What most people want to know before they press the button."""
     waiting = [] if facts.download_bytes == 0 else [f"{_size(facts)} to download first"]
-    return [_seconds(facts), facts.device, *waiting, facts.licence]
+    timed = [] if facts.seconds is None else [_seconds(facts)]
+    return [*timed, facts.device, *waiting, facts.licence]
 
 
 def _weights(facts: Facts) -> str:
