@@ -14,7 +14,8 @@ from synthetic_scene import SyntheticScene, make_synthetic_scene
 
 from difix3d.errors import ConfigError, ReconstructionError
 from difix3d.splatting.initialise import scene_depth, shell_splats, splats_from_points
-from difix3d.splatting.trainer import Photo, Trainer, TrainSettings, _Clock, _halved, _settled, learning_rate_factor
+from difix3d.splatting.schedule import Clock, learning_rate_factor, settled, splat_count
+from difix3d.splatting.trainer import Photo, Trainer, TrainSettings, _halved
 
 
 @pytest.fixture(scope="module")
@@ -149,9 +150,17 @@ def test_the_learning_rate_factor_falls_with_the_length_of_a_run(steps: float) -
     assert learning_rate_factor(2 * steps) <= learning_rate_factor(steps)
 
 
+@given(st.floats(0, 1), st.integers(1, 1000), st.integers(1, 100_000))
+def test_the_number_of_splats_rises_to_the_cap_and_never_falls(fraction: float, first: int, most: int) -> None:
+    count = splat_count(fraction, first, most)
+    assert first <= count <= max(first, most)
+    assert splat_count(min(1.0, fraction + 0.1), first, most) >= count
+    assert splat_count(0.6, first, most) == max(first, most)
+
+
 @given(st.integers(1, 99))
 def test_hurrying_is_continuous_and_ends_sooner(percent: int) -> None:
-    clock = _Clock(TrainSettings(seconds=0, max_steps=1000))
+    clock = Clock(0, 1000)
     at = 10 * percent
     before = clock.fraction(at)
     clock.hurry(at)
@@ -162,6 +171,18 @@ def test_hurrying_is_continuous_and_ends_sooner(percent: int) -> None:
 
 def test_a_curve_settles_when_it_is_flat() -> None:
     rising = [(0.05 * i, 20 + i) for i in range(16)]
-    assert not _settled(rising)
+    assert not settled(rising)
     flat = [(0.05 * i, min(20 + i, 25)) for i in range(16)]
-    assert _settled(flat) and not _settled(flat[:7])
+    assert settled(flat) and not settled(flat[:7])
+
+
+@pytest.mark.parametrize("with_heldout", [True, False])
+def test_a_fit_that_gains_nothing_more_ends_early(scene: SyntheticScene, with_heldout: bool) -> None:
+    rng = np.random.default_rng(0)
+    noise = [Photo(v.name, v.camera, rng.integers(0, 256, (48, 64, 3), np.uint8)) for v in scene.reconstruction.views]
+    heldout = noise[::4] if with_heldout else []
+    settings = TrainSettings(seconds=0, max_steps=300, max_splats=600, stop_early=True)
+    points, colors = scene.reconstruction.points[:200], scene.reconstruction.colors[:200]
+    trainer = Trainer(settings, noise[1::2], heldout, points, colors)
+    list(trainer.run())
+    assert 120 <= trainer.steps < 250

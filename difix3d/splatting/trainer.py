@@ -1,14 +1,12 @@
 """Fit splats to photos within a time budget: one loop for CPU and CUDA.
 
-Everything is scheduled by the share of the budget that is spent (`fraction`, 0 to 1) and not by step numbers, since a
-step takes 5 ms on one machine and 100 ms on another: resolution, SH degree, learning rates, number of splats. A run
-that is limited by steps instead of seconds is the same on every run with the same seed.
+Resolution, SH degree, learning rates and the number of splats follow difix3d.splatting.schedule. A run that is limited
+by steps instead of seconds is the same on every run with the same seed.
 """
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -20,30 +18,21 @@ from torch import Tensor
 
 from difix3d.errors import ConfigError
 from difix3d.metrics import psnr
-from difix3d.splatting import l1_ssim, rasterize
+from difix3d.splatting import l1_ssim, rasterize, schedule
 from difix3d.splatting.base import ScreenSpace
 from difix3d.splatting.densify import Densifier
 from difix3d.splatting.initialise import joined, scene_depth, shell_splats, splats_from_points
 from difix3d.splatting.parameters import SplatParameters
+from difix3d.splatting.schedule import Clock
 from difix3d.types import Camera, Splats
 
-_HALF_RESOLUTION_UNTIL = 0.3
-_SH_DEGREE_FROM = (0.0, 0.15, 0.35, 0.55)
-_GROW_FROM, _GROW_UNTIL, _REFINE_UNTIL = 0.04, 0.55, 0.8
-_REFINE_EVERY = 0.025
-_REFINE_EVERY_STEPS = 20
-"""At least so many steps between two rounds, so that gradients are averages over several photos."""
 _UPDATE_SECONDS = 0.25
 _SCORE_SECONDS, _SCORE_FRACTION, _SCORE_SHARE = 2.5, 0.1, 0.05
 """Held-out photos are scored at most every so many seconds (every tenth of a run counted in steps), and for at most
 this share of the time."""
 _SCORED_PHOTOS = 4
-_SETTLED_FROM, _SETTLED_SHARE, _SETTLED_DB = 0.4, 0.15, 0.05
-"""`stop_early`: past 40 % of the budget, when its last 15 % brought less than 0.05 dB."""
-_LAST_SHARE = 0.25
-"""A fit that has settled still gets this share of the time it took, to lower its learning rates: worth some dB."""
-_REFERENCE_STEPS, _REFERENCE_FACTOR = 2000, 5.0
-_LARGEST_FACTOR, _SMALLEST_FACTOR = 8.0, 1.0
+_LOSS_FRACTION = 0.05
+"""Without held-out photos the mean loss over so much of a run stands in for their score."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +48,8 @@ class Photo:
 class TrainSettings:
     """seconds: wall-clock budget (0: none); max_steps: step limit (0: none), one of the two is needed.
 
-    renderer: as `rasterize` takes it, "cpu" or "gsplat"; stop_early: end when held-out photos stop improving.
+    renderer: as `rasterize` takes it, "cpu" or "gsplat"; stop_early: end when the held-out photos, or without any the
+    loss, stop improving.
     """
 
     seconds: float = 30.0
@@ -81,44 +71,6 @@ class Update:
     splats: int
     loss: float
     psnr: float | None = None
-
-
-def learning_rate_factor(expected_steps: float) -> float:
-    """How much larger than 3DGS' the learning rates should be for a run of so many steps.
-
-    Five times is best for about 2,000 steps (30 s on two cores), half of it for 8,000, and eight times still a little
-    better than five for 1,200; 3DGS' own are for 30,000.
-    """
-    factor = _REFERENCE_FACTOR * math.sqrt(_REFERENCE_STEPS / max(expected_steps, 1.0))
-    return min(_LARGEST_FACTOR, max(_SMALLEST_FACTOR, factor))
-
-
-class _Clock:
-    """What share of the budget is spent, in seconds or steps, whichever is further."""
-
-    def __init__(self, settings: TrainSettings):
-        self._settings = settings
-        self._started = time.monotonic()
-        self._bend = (0.0, 0.0, 1.0)
-
-    def seconds(self) -> float:
-        return time.monotonic() - self._started
-
-    def fraction(self, steps: int) -> float:
-        """0 to 1; past a `hurry`, the rest of the schedule goes by in a part of the time it would have taken."""
-        at, value, pace = self._bend
-        return value + (self._plain(steps) - at) * pace
-
-    def hurry(self, steps: int) -> None:
-        """From now on, reach 1 after _LAST_SHARE of what has been spent, unless it is nearer anyway."""
-        if self._bend[2] == 1.0:
-            spent = self._plain(steps)
-            pace = (1.0 - spent) / max(_LAST_SHARE * spent, 1e-9)
-            self._bend = (spent, spent, max(1.0, pace))
-
-    def _plain(self, steps: int) -> float:
-        spent = self.seconds() / self._settings.seconds if self._settings.seconds > 0 else 0.0
-        return max(spent, steps / self._settings.max_steps if self._settings.max_steps > 0 else 0.0)
 
 
 class Trainer:
@@ -162,33 +114,40 @@ class Trainer:
         self._colour_order = torch.Generator().manual_seed(settings.seed)
         self._queue: list[int] = []
         self._steps = 0
-        self._next_refine, self._last_refine_step = _GROW_FROM, 0
+        self._next_refine, self._last_refine_step = schedule.REFINE_FROM, 0
 
     def run(self) -> Iterator[Update]:
         """Fit until the budget is spent; an Update at least four times a second."""
-        clock = _Clock(self.settings)
+        clock = Clock(self.settings.seconds, self.settings.max_steps)
         last_update, score_seconds, scored_at = 0.0, 0.0, 0.0
         gap = _SCORE_SECONDS / self.settings.seconds if self.settings.seconds > 0 else _SCORE_FRACTION
+        gap = gap if self.heldout else _LOSS_FRACTION
         curve: list[tuple[float, float]] = []
+        losses: list[Tensor] = []
         while (fraction := clock.fraction(self._steps)) < 1.0:
-            loss = self._step(fraction)
+            losses.append(self._step(fraction))
             self._refine(fraction)
             seconds = clock.seconds()
             if seconds - last_update >= _UPDATE_SECONDS:
                 last_update = seconds
-                yield Update(self._steps, seconds, fraction, len(self._parameters), float(loss))
-            if self.heldout and fraction - scored_at >= gap and score_seconds <= _SCORE_SHARE * seconds:
+                yield Update(self._steps, seconds, fraction, len(self._parameters), float(losses[-1]))
+            if fraction - scored_at < gap or score_seconds > _SCORE_SHARE * seconds:
+                continue
+            if self.heldout:
                 scored, values = _evenly(self.heldout, _SCORED_PHOTOS), []
                 for photo in scored:
                     before = clock.seconds()
                     values.append(self.psnr(photo))
                     score_seconds += clock.seconds() - before
                     value = sum(values) / len(values) if len(values) == len(scored) else None
-                    yield Update(self._steps, seconds, fraction, len(self._parameters), float(loss), value)
+                    yield Update(self._steps, seconds, fraction, len(self._parameters), float(losses[-1]), value)
                 curve.append((fraction, sum(values) / len(values)))
-                scored_at = fraction
-                if self.settings.stop_early and _settled(curve):
-                    clock.hurry(self._steps)
+            else:
+                curve.append((fraction, -20 * math.log10(float(torch.stack(losses).mean()))))
+            losses.clear()
+            scored_at = fraction
+            if self.settings.stop_early and schedule.settled(curve):
+                clock.hurry(self._steps)
 
     @property
     def steps(self) -> int:
@@ -216,11 +175,11 @@ class Trainer:
 
     def _step(self, fraction: float) -> Tensor:
         """One photo, forward, backward, Adam."""
-        photos = self._half if fraction < _HALF_RESOLUTION_UNTIL else self._full
+        photos = self._half if fraction < schedule.HALF_RESOLUTION_UNTIL else self._full
         if not self._queue:
             self._queue = self._photo_order.permutation(len(photos)).tolist()
         camera, photo = photos[self._queue.pop()]
-        degree = sum(fraction >= start for start in _SH_DEGREE_FROM[1 : self._parameters.sh_degree + 1])
+        degree = schedule.sh_degree(fraction, self._parameters.sh_degree)
         # A new background each step: what is see-through cannot match, so that nothing real stays so.
         background = torch.rand(3, generator=self._colour_order).to(self._device)
         screen = ScreenSpace()
@@ -230,23 +189,18 @@ class Trainer:
         loss = l1_ssim(rgb, photo.to(torch.float32) / 255.0)
         loss.backward()
         self._densifier.observe(screen, camera)
-        expected = self._steps / fraction if fraction > 0.02 else _REFERENCE_STEPS
-        factor = learning_rate_factor(expected)
-        fade = 0.5 + 0.5 * math.cos(math.pi * fraction)
-        self._parameters.set_rates(factor * (0.1 + 0.9 * fade), factor * 0.01**fraction)
+        self._parameters.set_rates(*schedule.learning_rates(fraction, self._steps))
         self._parameters.step()
         self._steps += 1
         return loss.detach()
 
     def _refine(self, fraction: float) -> None:
-        """Prune and grow when it is time, to a number that rises geometrically towards the cap."""
-        due = self._next_refine <= fraction < _REFINE_UNTIL
-        if not due or self._steps - self._last_refine_step < _REFINE_EVERY_STEPS:
+        """Prune and grow when it is time."""
+        due = self._next_refine <= fraction < schedule.REFINE_UNTIL
+        if not due or self._steps - self._last_refine_step < schedule.REFINE_EVERY_STEPS:
             return
-        cap = max(self.settings.max_splats, self._first_count)
-        grown = min(1.0, (fraction - _GROW_FROM) / (_GROW_UNTIL - _GROW_FROM))
-        self._densifier.refine(round(self._first_count * (cap / self._first_count) ** grown))
-        self._next_refine, self._last_refine_step = fraction + _REFINE_EVERY, self._steps
+        self._densifier.refine(schedule.splat_count(fraction, self._first_count, self.settings.max_splats))
+        self._next_refine, self._last_refine_step = fraction + schedule.REFINE_EVERY, self._steps
 
 
 def _target(photo: Photo, device: torch.device) -> tuple[Camera, Tensor]:
@@ -274,11 +228,3 @@ def _evenly(photos: Sequence[Photo], count: int) -> list[Photo]:
     if len(photos) <= count:
         return list(photos)
     return [photos[round(index)] for index in np.linspace(0, len(photos) - 1, count)]
-
-
-def _settled(curve: Sequence[tuple[float, float]]) -> bool:
-    """Whether the last part of a (fraction, PSNR) curve rises no more."""
-    now = curve[-1][0]
-    before = [value for fraction, value in curve if fraction <= now - _SETTLED_SHARE]
-    recent = [value for fraction, value in curve if fraction > now - _SETTLED_SHARE]
-    return now >= _SETTLED_FROM and bool(before) and max(recent) < max(before) + _SETTLED_DB
