@@ -110,6 +110,8 @@ def test_who_closes_the_tab_stands_in_nobodys_way(tab: Page, studio: Server, hub
     expect(other.locator("#dx-fix-right input")).to_have_value(re.compile(REPO), timeout=120_000)
     expect(other.locator("p[data-fixer]")).not_to_contain_text("download")
     expect(other.locator("#dx-fix-go")).to_have_text("Fix this frame")
+    other.wait_for_timeout(2500)  # the page has read the scene again meanwhile, and leaves the choice alone
+    expect(other.locator("#dx-fix-fixer input")).to_have_value(f"difix ({REPO})")
     picture(other, "fix-difix")
 
 
