@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from reference_rasterizer import UNDECIDED, reference_rasterize
 from splat_scenes import NAMES, camera_at, leaves, random_splats, relative_error
 
 from difix3d.errors import ConfigError, MissingBackendError, ShapeError
 from difix3d.splatting import ScreenSpace, rasterize, render_view
-from difix3d.splatting.cpu import tiles
+from difix3d.splatting.cpu import rasterizer, tiles
 from difix3d.types import Camera, Splats
 
 BACKGROUND = torch.tensor([0.2, 0.5, 0.7])
@@ -297,8 +300,17 @@ def weighted(pictures: tuple[torch.Tensor, ...], weights: list[torch.Tensor]) ->
     return sum((picture.double() * weight).sum() for picture, weight in zip(pictures, weights))
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """The reference's many small operations are faster without a second one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("case", ["plain", *LIMITS])
-def test_gradients_are_finite_differences_of_the_float64_picture(case: str) -> None:
+def test_gradients_are_finite_differences_of_the_float64_picture(case: str, one_thread: None) -> None:
     """To 1e-3 of each group's gradient, along it, also where limits are at work."""
     camera = camera_at()
     splats = {name: value.float().double() for name, value in hard_scene(case).items()}
@@ -458,6 +470,68 @@ def test_a_picture_of_4000_pixels_full_of_huge_splats() -> None:
     assert finite(rgb) and alpha.mean() > 0.5
 
 
+EXTREMES = np.array(
+    [0, -0.0, 1e-40, 1e-20, 1e-7, -1e-7, 50, -50, 90, -90, 1e5, -1e5, 1e14, 1e15, 1e25, 3e38, -3e38, np.inf, np.nan],
+    np.float32,
+)
+
+
+def hostile(seed: int) -> tuple[dict[str, torch.Tensor], Camera]:
+    """Splats of which some, or most, have numbers that no fit would make; a camera of any lens, size and place."""
+    rng = np.random.default_rng(seed)
+    count, share = int(rng.integers(0, 70)), rng.choice([0.02, 0.2, 0.7])
+    shapes = ((count, 3), (count, 4), (count, 3), (count,), (count, int(rng.choice([1, 4, 9, 16])), 3))
+    splats = {}
+    for name, shape in zip(NAMES, shapes):
+        values = rng.choice([0.1, 1, 10, 60]) * rng.standard_normal(shape)
+        splats[name] = np.where(rng.random(shape) < share, rng.choice(EXTREMES, shape), values)
+    splats["means"][:, 2] += 3
+    width, height = (int(side) for side in rng.integers(1, 80, 2))
+    focal = 10 ** rng.uniform(-3, 5)
+    K = np.array([[focal, 0, width * rng.uniform(-2, 3)], [0, focal * 10 ** rng.uniform(-1, 1), height / 2], [0, 0, 1]])
+    pose = np.eye(4)
+    pose[:3, 3] = rng.choice([0, 1]) * 10 ** rng.uniform(-3, 4) * rng.standard_normal(3)
+    tensors = {name: torch.tensor(values, dtype=torch.float32, requires_grad=True) for name, values in splats.items()}
+    return tensors, Camera(K, width, height, pose)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_no_numbers_whatever_crash_it_or_leak_into_pictures_and_gradients(seed: int) -> None:
+    splats, camera = hostile(seed)
+    rgb, alpha, depth = rasterize(**splats, camera=camera, background=BACKGROUND)
+    assert finite(rgb, alpha, depth) and (alpha >= 0).all() and (alpha <= 1).all() and (depth >= 0).all()
+    generator = torch.Generator().manual_seed(0)
+    sum((picture * torch.randn(picture.shape, generator=generator)).sum() for picture in (rgb, alpha, depth)).backward()
+    assert finite(*(tensor.grad for tensor in splats.values()))
+
+
+@pytest.mark.parametrize("size", [(4000, 3000), (4000, 1), (1, 4000)])
+def test_one_splat_in_a_large_picture(size: tuple[int, int]) -> None:
+    splats = {key: tensor.float() for key, tensor in random_splats(1).items()}
+    splats["means"][:] = 0
+    rgb, alpha, _ = rasterize(**splats, camera=camera_at(*size), background=BACKGROUND)
+    assert rgb.shape == (size[1], size[0], 3) and finite(rgb) and alpha.max() > 0
+
+
+def test_memory_for_entries_and_counts_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Splats that each touch every tile, in a picture of many tiles: bins grow until both bounds hold."""
+    monkeypatch.setattr(tiles, "MAX_ENTRIES", 5000)
+    monkeypatch.setattr(tiles, "MAX_COUNTS", 40)
+    kept: list[tiles.Tiling] = []
+    before = rasterizer.bin_splats
+    monkeypatch.setattr(rasterizer, "bin_splats", lambda *args: kept.append(before(*args)) or kept[-1])
+    splats = {key: tensor.float() for key, tensor in random_splats(5000, 1).items()}
+    splats["log_scales"] += 2
+    rgb, _, _ = rasterize(**splats, camera=camera_at(700, 500))
+    (tiling,) = kept
+    assert tiling.split > 2 and len(tiling.entry_splat) <= 5000
+    assert -(-len(tiling.ids) // tiles.CHUNK) * (len(tiling.bin_start) - 1) <= 40
+    monkeypatch.setattr(tiles, "MAX_ENTRIES", 1 << 23)
+    monkeypatch.setattr(tiles, "MAX_COUNTS", 1 << 24)
+    assert torch.equal(rgb, rasterize(**splats, camera=camera_at(700, 500))[0]) and kept[1].split == 1
+
+
 # What is said
 
 
@@ -481,6 +555,27 @@ def test_wrong_settings_are_named() -> None:
         rasterize(**splats, camera=camera_at(), renderer="opengl")
     with pytest.raises(MissingBackendError, match="choose --renderer cpu"):
         rasterize(**splats, camera=camera_at(), renderer="gsplat")
+
+
+@pytest.mark.parametrize("spoiled", ["focal", "nan in K", "infinite pose"])
+def test_a_camera_that_none_can_be_is_said(spoiled: str) -> None:
+    camera = camera_at()
+    K, pose = camera.K.copy(), camera.cam_from_world.copy()
+    if spoiled == "infinite pose":
+        pose[0, 3] = math.inf
+    else:
+        K[0, 0] = 0.0 if spoiled == "focal" else math.nan
+    splats = {key: tensor.float() for key, tensor in random_splats(5).items()}
+    with pytest.raises(ConfigError, match="camera: expected a finite pose and K with focal lengths above 0"):
+        rasterize(**splats, camera=Camera(K, 20, 10, pose))
+
+
+def test_render_view_takes_arrays_that_cannot_be_written() -> None:
+    tensors = {key: tensor.float() for key, tensor in random_splats(5).items()}
+    splats = Splats(*(tensors[name].numpy() for name in NAMES))
+    expected = render_view(splats, camera_at(), renderer="cpu")
+    splats.means.flags.writeable = False
+    assert all(np.array_equal(*pair) for pair in zip(expected, render_view(splats, camera_at(), renderer="cpu")))
 
 
 def test_render_view_is_rasterize_in_numpy() -> None:

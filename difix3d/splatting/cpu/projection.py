@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from difix3d.splatting.base import BLUR_PX2, FOV_MARGIN, LARGEST, MIN_ALPHA, NEAR_PLANE
+from difix3d.splatting.base import BLUR_PX2, FOV_MARGIN, LARGEST, LARGEST_DET_PX4, MIN_ALPHA, NEAR_PLANE
 from difix3d.splatting.cpu.compile import inlined, kernel, take
 from difix3d.splatting.cpu.lanes import (
     WIDTH,
@@ -186,7 +186,7 @@ def _ellipses(own: Any, cam: Any, out: Any) -> Any:
     store(out, INVERSE_A * WIDTH, root_det / root_y * (1 / TO_BITS))
     inside = (u + extent_x > 0.0) & (u - extent_x < cam[IMAGE_WIDTH])
     inside = inside & (v + extent_y > 0.0) & (v - extent_y < cam[IMAGE_HEIGHT])
-    return inside & _finite(own) & (tz >= NEAR_PLANE) & (opacity >= MIN_ALPHA) & (det < LARGEST)
+    return inside & _finite(own) & (tz >= NEAR_PLANE) & (opacity >= MIN_ALPHA) & (det < LARGEST_DET_PX4)
 
 
 @kernel

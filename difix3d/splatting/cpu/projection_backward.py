@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from difix3d.splatting.base import LARGEST
 from difix3d.splatting.cpu.compile import inlined, kernel, take
-from difix3d.splatting.cpu.lanes import WIDTH, exp, load, select, sqrt, store
+from difix3d.splatting.cpu.lanes import WIDTH, exp, load, magnitude, select, sqrt, store
 from difix3d.splatting.cpu.projection import (
     BLUE,
     BOTTOM,
@@ -171,6 +172,9 @@ def _colour_gradients(own: Any, sums: Any, visible: Any, sh: Any, coefficients: 
             weight[k * WIDTH + i] = red * sh[n, k, 0] + green * sh[n, k, 1] + blue * sh[n, k, 2]
         grad_sh[n, coefficients:] = 0.0
     dx, dy, dz = direction_gradient(weight, coefficients, ox, oy, oz)
+    # A coefficient of any size may have no part in the colour seen from here, and then does not keep a splat from view.
+    sound = magnitude(dx) + magnitude(dy) + magnitude(dz) < LARGEST
+    dx, dy, dz = select(sound, dx, 0.0), select(sound, dy, 0.0), select(sound, dz, 0.0)
     radial = dx * ox + dy * oy + dz * oz
     store(out, 0, load(out, 0) + (dx - radial * ox) * over)
     store(out, WIDTH, load(out, WIDTH) + (dy - radial * oy) * over)

@@ -20,6 +20,7 @@ from difix3d.splatting.cpu.projection import CULLED, EXTENT_X, EXTENT_Y, ROW, X,
 
 TILE_PX = 32  # 8x8 blocks: which of them a splat touches fits into 64 bits
 MAX_ENTRIES = 1 << 23  # (splat, bin) pairs before bins are made larger; each takes 8 bytes, and 40 more with gradients
+MAX_COUNTS = 1 << 24  # (chunk, bin) pairs before bins are made larger; each takes 8 bytes
 CHUNK = 2048  # splats counted and placed at once
 
 
@@ -88,15 +89,18 @@ def _bin_range(x: float, extent: float, bin_px: int, bins: int) -> Any:
 
 @kernel
 def count_entries(
-    counter: Any, ids: Any, rows: Any, sorted_rows: Any, bin_px: int, bins_x: int, bins_y: int,
+    counter: Any, ids: Any, rows: Any, sorted_rows: Any, bin_px: int, bins_x: int, bins_y: int, most: int,
     chunk_counts: Any, splat_counts: Any,
 ) -> None:  # fmt: skip
-    """Bring rows into depth order; count entries per chunk and bin [chunks, bins], and per splat [N]."""
-    count = len(ids)
+    """Bring rows into depth order; count entries per chunk and bin [chunks, bins], and per splat [N].
+
+    Given up once a thread has more than `most`: then the sum of splat_counts is more, too, and the rest is unfinished.
+    """
+    count, found = len(ids), 0
     flat, sorted_flat = rows.reshape(-1), sorted_rows.reshape(-1)
     while True:
         chunk = take(counter)
-        if chunk * CHUNK >= count:
+        if (chunk * CHUNK >= count) | (found > most):
             break
         chunk_counts[chunk, :] = 0
         for i in range(chunk * CHUNK, min((chunk + 1) * CHUNK, count)):
@@ -105,6 +109,9 @@ def count_entries(
             x0, x1 = _bin_range(rows[n, X], rows[n, EXTENT_X], bin_px, bins_x)
             y0, y1 = _bin_range(rows[n, Y], rows[n, EXTENT_Y], bin_px, bins_y)
             splat_counts[n] = (x1 - x0) * (y1 - y0)
+            found += splat_counts[n]
+            if found > most:
+                break
             for y in range(y0, y1):
                 for x in range(x0, x1):
                     chunk_counts[chunk, y * bins_x + x] += 1
@@ -161,7 +168,8 @@ def place_entries(
 def bin_splats(rows: NDArray[np.float32], keys: NDArray[np.uint32], width: int, height: int) -> Tiling:
     """Sort projected splats by depth and into bins. rows: [N, ROW]; keys: [N], see `project`.
 
-    Bins double in size while there would be more than MAX_ENTRIES entries.
+    Bins double in size while there would be more than MAX_ENTRIES entries, or MAX_COUNTS counts of them, so that
+    neither many splats nor large ones nor a large picture take more memory.
     """
     ids = sort_visible(keys)
     sorted_rows = aligned_empty(len(ids), ROW)
@@ -171,10 +179,13 @@ def bin_splats(rows: NDArray[np.float32], keys: NDArray[np.uint32], width: int, 
     while True:
         bin_px = TILE_PX * split
         bins_x, bins_y = -(-width // bin_px), -(-height // bin_px)
-        chunk_counts = np.empty((chunks, bins_x * bins_y), np.int64)
-        run(count_entries, ids, rows, sorted_rows, bin_px, bins_x, bins_y, chunk_counts, splat_counts)
-        if bins_x * bins_y == 1 or int(splat_counts.sum()) <= MAX_ENTRIES:
-            break
+        one = bins_x * bins_y == 1
+        if one or chunks * bins_x * bins_y <= MAX_COUNTS:
+            most = len(keys) if one else MAX_ENTRIES
+            chunk_counts = np.empty((chunks, bins_x * bins_y), np.int64)
+            run(count_entries, ids, rows, sorted_rows, bin_px, bins_x, bins_y, most, chunk_counts, splat_counts)
+            if one or int(splat_counts.sum()) <= MAX_ENTRIES:
+                break
         split *= 2
     bin_start = np.empty(bins_x * bins_y + 1, np.int64)
     first_slot = np.empty(len(keys) + 1, np.int64)
