@@ -6,6 +6,7 @@ Processes of their own keep apart what would flatter or hurt: peak memory, warm 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import resource
 import sys
 import time
@@ -73,6 +74,7 @@ def _serve(pipe: Connection, name: str, folder: Path, device_name: str, compiled
     device = torch.device(device_name)
     fixer: ReleasedDifix | DifixPipeline
     if name == RELEASED:
+        os.environ.pop("THP_MEM_ALLOC_ENABLE", None)  # ours (difix3d/__init__.py); torch asks at its first large tensor
         fixer = ReleasedDifix.from_pretrained(folder, device_name)
     else:
         fixer = DifixPipeline.from_pretrained(folder, dtype=getattr(torch, name), device=device)

@@ -5,5 +5,8 @@ import os
 # torch's OpenMP threads otherwise spin for milliseconds after each operation, and on two cores they take that time
 # from our own kernels: a fitting step is about a fifth slower. Read once, when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# glibc maps every large tensor anew and gives it back at once, so that each operation faults its pages in again. Huge
+# pages make that 512 times fewer: Difix on CPU is about a quarter faster, number for number the same.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 __version__ = "0.1.0"

@@ -92,12 +92,11 @@ class DifixPipeline:
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> DifixPipeline:
         """Move all weights; returns self. In half precision convolutions keep channels last, their faster layout."""
-        for module in (self.unet, self.vae, self.text_encoder):
-            # Past diffusers' own `to`, which warns of float32 modules even where there are none.
-            nn.Module.to(module, device=device, dtype=dtype)
-        layout = torch.contiguous_format if self.dtype == torch.float32 else torch.channels_last
-        for convolutional in (self.unet, self.vae):
-            nn.Module.to(convolutional, memory_format=layout)  # type: ignore[call-overload]
+        layout = torch.contiguous_format if (dtype or self.dtype) == torch.float32 else torch.channels_last
+        # Past diffusers' own `to`, which warns of float32 modules even where there are none.
+        nn.Module.to(self.text_encoder, device=device, dtype=dtype)
+        for module in (self.unet, self.vae):
+            nn.Module.to(module, device=device, dtype=dtype, memory_format=layout)  # type: ignore[call-overload]
         self._prompts.clear()
         self._references.clear()
         return self
@@ -153,7 +152,7 @@ class DifixPipeline:
         sizes = [working_size(picture) if size is None else checked_size(size) for picture in images]
         embeds = self.embed_prompt(prompt)
         fixed: list[Tensor] = []
-        with torch.no_grad(), exact_float32(self.device):
+        with torch.no_grad(), exact_float32(self.device, self.dtype):
             for (size, views), run in _runs([(size, 1 + len(refs)) for size, refs in zip(sizes, groups)]):
                 at_once = self._frames_at_once(size, views)
                 noise = self._draw(len(run) * views, size, generator) if posterior == "sample" else None

@@ -26,10 +26,10 @@ def _has_amx() -> bool:
 
 
 @contextmanager
-def exact_float32(device: torch.device) -> Iterator[None]:
+def exact_float32(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
     """Within, products of float32 in full precision, where torch would take 10-bit TF32 in convolutions on CUDA, and
-    algorithms that repeat to the bit."""
-    if device.type != "cuda":
+    algorithms that repeat to the bit. Half precision keeps torch's own choice."""
+    if device.type != "cuda" or dtype != torch.float32:
         yield
         return
     matmul = torch.backends.cuda.matmul
