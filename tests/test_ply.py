@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -204,3 +205,19 @@ def test_a_missing_or_truncated_file_is_a_format_error(tmp_path: Path) -> None:
     (tmp_path / "a.ply").write_bytes((tmp_path / "a.ply").read_bytes()[:-1])
     with pytest.raises(FormatError, match="cut short"):
         read_splats(tmp_path / "a.ply")
+
+
+def test_reading_and_writing_need_little_more_memory_than_the_splats(tmp_path: Path) -> None:
+    splats = random_splats(200_000, 1)
+    size = sum(getattr(splats, name).nbytes for name in FIELDS)
+    tracemalloc.start()
+    try:
+        write_splats(tmp_path / "a.ply", splats)
+        _, writing = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        read = read_splats(tmp_path / "a.ply")
+        _, reading = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert same(read, splats)
+    assert writing < 0.6 * size and reading < 1.6 * size

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from difix3d.errors import FormatError
+from difix3d.formats import spz
 from difix3d.formats.ply import write_splats
 from difix3d.formats.spz import read_spz, write_spz
 from difix3d.types import Splats
@@ -66,6 +67,13 @@ def test_what_was_read_is_written_without_another_change(tmp_path: Path) -> None
     for name in ("means", "log_scales", "sh"):
         assert np.array_equal(getattr(once, name), getattr(twice, name)), name
     assert np.abs(opacities(once) - opacities(twice)).max() < 1e-6
+
+
+def test_pieces_make_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_spz(tmp_path / "a.spz", random_splats(50, 2, 0))
+    monkeypatch.setattr(spz, "_CHUNK", 7)
+    write_spz(tmp_path / "b.spz", random_splats(50, 2, 0))
+    assert gzip.decompress((tmp_path / "a.spz").read_bytes()) == gzip.decompress((tmp_path / "b.spz").read_bytes())
 
 
 def test_the_file_is_the_published_layout(tmp_path: Path) -> None:

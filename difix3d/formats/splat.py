@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from difix3d.atomic import replacing_file
 from difix3d.types import SH_C0, Splats
@@ -19,7 +20,7 @@ RECORD_BYTES = 32
 
 def write_splat(path: Path, splats: Splats, max_splats: int = 300_000) -> None:
     """Write the `max_splats` largest and most opaque splats, atomically."""
-    opacities = 1 / (1 + np.exp(-splats.opacity_logits.astype(np.float64)))
+    opacities = expit(splats.opacity_logits.astype(np.float64))
     sizes = np.exp(splats.log_scales.astype(np.float64).sum(axis=1))
     order = np.argsort(-sizes * opacities, kind="stable")[:max_splats]
 

@@ -24,10 +24,12 @@ import gzip
 import logging
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from difix3d.atomic import replacing_file
 from difix3d.errors import FormatError
@@ -44,6 +46,8 @@ _FEWEST_BITS, _MOST_BITS = 12, 22
 _ROOT_HALF = np.float32(0.5**0.5)
 _COLOUR_SCALE = 0.15
 _GZIP_LEVEL = 6
+_CHUNK = 1 << 15
+"""Splats written at once."""
 
 # Half a turn about x, (x, y, z) -> (x, -y, -z): signs of quaternions wxyz and of the sixteen SH basis functions.
 _TURN_XYZ = np.array([1, -1, -1], np.float32)
@@ -52,30 +56,30 @@ _TURN_SH = np.array([1, -1, -1, 1, -1, 1, 1, -1, 1, -1, 1, -1, -1, 1, -1, 1], np
 
 
 def write_spz(path: Path, splats: Splats) -> None:
-    """Write an .spz, atomically. Numbers beyond the format's ranges are held at their ends, and the log says so."""
+    """Write an .spz, atomically. Numbers beyond the format's ranges are held at their ends, and the log says so of
+    positions."""
     count, coefficients = len(splats), splats.sh.shape[1]
     if count > _MAX_SPLATS:
         raise FormatError(f"{path.name}: an .spz holds at most {_MAX_SPLATS:,} splats, got {count:,}. Write a PLY.")
     bits = _fractional_bits(path.name, splats.means)
-    opacities = 1 / (1 + np.exp(-splats.opacity_logits.astype(np.float64)))
-    bucket = np.where(np.arange(1, coefficients) < 4, 8, 16)[:, None]
-    sh = np.rint(splats.sh[:, 1:] * _TURN_SH[1:coefficients, None] * 128) + 128
-    parts = (
-        _HEADER.pack(MAGIC, VERSION, count, splats.sh_degree, bits, 0, 0),
-        _fixed_point(splats.means * _TURN_XYZ, bits),
-        _bytes(opacities * 255),
-        _bytes((_COLOUR_SCALE * splats.sh[:, 0] + 0.5) * 255),
-        _bytes((splats.log_scales + 10) * 16),
-        _smallest_three(splats.quats * _TURN_QUAT),
-        _bytes((sh + bucket // 2) // bucket * bucket),
+    turn_sh, bucket = _TURN_SH[1:coefficients, None], np.where(np.arange(1, coefficients) < 4, 8, 16)[:, None]
+    attributes: tuple[Callable[[slice], bytes], ...] = (
+        lambda part: _fixed_point(splats.means[part] * _TURN_XYZ, bits),
+        lambda part: _bytes(expit(splats.opacity_logits[part]) * 255),
+        lambda part: _bytes((_COLOUR_SCALE * splats.sh[part, 0] + 0.5) * 255),
+        lambda part: _bytes((splats.log_scales[part] + 10) * 16),
+        lambda part: _smallest_three(splats.quats[part] * _TURN_QUAT),
+        lambda part: _bytes((np.rint(splats.sh[part, 1:] * turn_sh * 128) + 128 + bucket // 2) // bucket * bucket),
     )
     with (
         replacing_file(path) as temporary,
         temporary.open("wb") as raw,
         gzip.GzipFile("", "wb", _GZIP_LEVEL, raw, mtime=0) as stream,  # no name, no time: same splats, same bytes
     ):
-        for part in parts:
-            stream.write(part)
+        stream.write(_HEADER.pack(MAGIC, VERSION, count, splats.sh_degree, bits, 0, 0))
+        for encoded in attributes:
+            for start in range(0, count, _CHUNK):
+                stream.write(encoded(slice(start, start + _CHUNK)))
 
 
 def read_spz(path: Path) -> Splats:
@@ -106,7 +110,9 @@ def read_spz(path: Path) -> Splats:
     positions, alphas, colours, scales, rotations, rest = parts
     sh = np.empty((count, coefficients, 3), np.float32)
     sh[:, 0] = (colours / np.float32(255) - 0.5) / _COLOUR_SCALE
-    sh[:, 1:] = (rest.reshape(count, coefficients - 1, 3).astype(np.float32) - 128) / 128
+    sh[:, 1:] = rest.reshape(count, coefficients - 1, 3)
+    sh[:, 1:] -= 128
+    sh[:, 1:] *= _TURN_SH[1:coefficients, None] / 128
     # 0 and 255 stand for all that round to them: half a step inside, where the logit is finite
     opacities = np.clip(alphas[:, 0].astype(np.float32), 0.25, 254.75) / 255
     quats = _from_smallest_three(rotations) if version == 3 else _from_xyz(rotations)
@@ -115,7 +121,7 @@ def read_spz(path: Path) -> Splats:
         quats * _TURN_QUAT,
         (scales / 16 - 10).astype(np.float32),
         np.log(opacities / (1 - opacities)),
-        sh * _TURN_SH[:coefficients, None],
+        sh,
     )
 
 
