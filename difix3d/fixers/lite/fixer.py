@@ -1,0 +1,134 @@
+"""The fixer `lite`: photos aligned as for `reproject`, blended by a small network that ships with the project."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from difix3d.errors import CheckpointError
+from difix3d.fixers.base import Demands, Weightless
+from difix3d.fixers.lite.planes import Bytes, planes_of
+from difix3d.types import Frame, Reference
+
+if TYPE_CHECKING:
+    import torch
+
+    from difix3d.fixers.lite.network import LiteNetwork
+
+WEIGHTS = Path(__file__).parent / "lite.safetensors"
+_TILE_PX, _OVERLAP_PX = 1024, 96
+"""Larger frames are fixed in tiles, so that a frame of any size takes 1 GB at most. The overlap is more than the
+network's finest three levels see; what the coarsest sees beyond it changes colours by less than one in 255. Both are
+multiples of network.MULTIPLE, so that tiles are halved where the whole would be."""
+_TERAFLOP_PER_MEGAPIXEL = 0.06, 0.03  # of the frame, and of each photo
+
+
+class LiteFixer(Weightless):
+    """Follows fixers.base.Fixer. Repeats exactly on one machine; `seed` changes nothing. Threads may share it."""
+
+    name = "lite"
+    licence = "Apache-2.0"
+    max_references = 4
+    needs_depth = True
+
+    def __init__(self, weights: Path = WEIGHTS) -> None:
+        self.settings: dict[str, Any] = {"weights": weights.name, "max_references": self.max_references}
+        self._weights = weights
+        self.network: LiteNetwork | None = None
+        self._loading = threading.Lock()
+
+    def demands(self, width: int, height: int) -> Demands:
+        frame, photo = _TERAFLOP_PER_MEGAPIXEL
+        return Demands(teraflop=(frame + photo * self.max_references) * width * height / 1e6)
+
+    def load(self) -> None:
+        """CheckpointError where the weights are missing or are not of this network."""
+        with self._loading:
+            if self.network is None:
+                self.network = _loaded(self._weights)
+
+    def fix(self, frame: Frame, references: Sequence[Reference], *, seed: int = 0) -> NDArray[np.uint8]:
+        """[H, W, 3] uint8. Without depth or without photos that show the same, only what the render alone allows."""
+        return self.fix_with_trust(frame, references)[0]
+
+    def fix_with_trust(
+        self, frame: Frame, references: Sequence[Reference]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """(fixed [H, W, 3] uint8, trust [H, W] float32 in [0, 1]): how far the fix replaced the render there."""
+        self.load()
+        assert self.network is not None
+        own, photos = planes_of(frame, references[: self.max_references])
+        return run(self.network, own, photos)
+
+
+def run(network: LiteNetwork, own: Bytes, photos: Bytes) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """(fixed [H, W, 3] uint8, trust [H, W]) of planes as `planes_of` gives them, tile by tile."""
+    height, width = own.shape[:2]
+    fixed = np.empty((height, width, 3), np.uint8)
+    trust = np.empty((height, width), np.float32)
+    for rows, inner_rows in _spans(height):
+        for columns, inner_columns in _spans(width):
+            picture, believed = _run_tile(network, own[rows, columns], photos[:, rows, columns])
+            inside = (
+                slice(inner_rows.start - rows.start, inner_rows.stop - rows.start),
+                slice(inner_columns.start - columns.start, inner_columns.stop - columns.start),
+            )
+            fixed[inner_rows, inner_columns] = picture[inside]
+            trust[inner_rows, inner_columns] = believed[inside]
+    return fixed, trust
+
+
+def _spans(length: int) -> list[tuple[slice, slice]]:
+    """(what a tile reads, what of it is kept), which together cover `length`."""
+    if length <= _TILE_PX:
+        return [(slice(0, length), slice(0, length))]
+    step = _TILE_PX - 2 * _OVERLAP_PX
+    kept = [slice(start, min(start + step, length)) for start in range(0, length, step)]
+    return [(slice(max(0, one.start - _OVERLAP_PX), min(length, one.stop + _OVERLAP_PX)), one) for one in kept]
+
+
+def _run_tile(network: LiteNetwork, own: Bytes, photos: Bytes) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    import torch
+
+    from difix3d.fixers.difix.precision import fast_dtype
+    from difix3d.fixers.lite.network import MULTIPLE
+
+    height, width = own.shape[:2]
+    missing = [(0, -side % MULTIPLE) for side in (height, width)]
+    own = np.pad(own, [*missing, (0, 0)], mode="symmetric")
+    photos = np.pad(photos, [(0, 0), *missing, (0, 0)], mode="symmetric")
+    bfloat16 = fast_dtype(torch.device("cpu")) == torch.bfloat16
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        fixed, trust = network(_tensor(own)[None], _tensor(photos)[None], torch.ones(1, len(photos)))
+    picture = fixed[0].permute(1, 2, 0).numpy()[:height, :width]
+    return (np.clip(picture, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8), trust[0, 0].numpy()[:height, :width]
+
+
+def _tensor(planes: Bytes) -> torch.Tensor:
+    """[..., H, W, C] bytes -> [..., C, H, W] float32 in [0, 1]; torch sees that the channels lie together."""
+    import torch
+
+    return (torch.from_numpy(planes).to(torch.float32) / 255.0).movedim(-1, -3)
+
+
+def _loaded(weights: Path) -> LiteNetwork:
+    import torch
+    from safetensors.torch import load_file
+
+    from difix3d.fixers.lite.network import LiteNetwork
+
+    if not weights.is_file():
+        raise CheckpointError(
+            f"The weights of lite are not at {weights}. Install the project again, or choose the fixer reproject."
+        )
+    network = LiteNetwork()
+    try:
+        network.load_state_dict({name: value.float() for name, value in load_file(weights).items()})
+    except RuntimeError as error:
+        raise CheckpointError(f"{weights} does not hold the weights of lite's network: {error}") from error
+    return network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]

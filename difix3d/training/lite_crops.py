@@ -1,0 +1,109 @@
+"""Crops for training the fixer `lite`, cut from pairs that were prepared once and lie on disk as bytes.
+
+A prepared pair is one file NAME.npy, uint8 [H, W, 3 + 5 + 5 N]: the true photo, then the planes of the frame and of N
+photos (difix3d.fixers.lite.planes). Files are mapped, not read: a crop costs the rows it covers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from difix3d.errors import CaptureError, ShapeError
+from difix3d.fixers.lite.planes import FRAME_CHANNELS, PHOTO_CHANNELS
+
+_TARGET, _FRAME, _PHOTO = 3, len(FRAME_CHANNELS), len(PHOTO_CHANNELS)
+_SHARE_OF_COUNTS = (0.06, 0.16, 0.25, 0.2, 0.33)
+"""How often 0, 1, ... 4 photos are shown, so that the network is at home with each number."""
+_CONTRAST, _TINT, _PHOTO_EXPOSURE = 0.15, 0.05, 0.03
+"""Standard deviations, of log gain: of the whole picture, of its channels, and of each photo against the render."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """frame [B, 5, S, S], photos [B, N, 5, S, S], present [B, N], target [B, 3, S, S]; float32 in [0, 1]."""
+
+    frame: Tensor
+    photos: Tensor
+    present: Tensor
+    target: Tensor
+
+
+def write_pair(path: Path, target: NDArray[np.uint8], frame: NDArray[np.uint8], photos: NDArray[np.uint8]) -> None:
+    """Keep a pair for `Crops`. target: [H, W, 3]; frame: [H, W, 5], photos: [N, H, W, 5] as `planes_of` gives them."""
+    if target.shape[:2] != frame.shape[:2]:
+        raise ShapeError(f"{path.name}: the photo is {list(target.shape)}, the frame {list(frame.shape)}")
+    np.save(path, np.concatenate([target, frame, *photos], axis=-1))
+
+
+class Crops:
+    """Random crops of prepared pairs. The same seed and step give the same batch.
+
+    CaptureError where `files` is empty; pairs smaller than `size_px` are mirrored at their borders.
+    """
+
+    def __init__(self, files: Sequence[Path], size_px: int, batch: int, seed: int = 0):
+        if not files:
+            raise CaptureError("No prepared pair to train on: expected at least one .npy file.")
+        self._pairs = [np.load(path, mmap_mode="r") for path in sorted(files)]
+        self._size_px, self._batch, self._seed = size_px, batch, seed
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def batch(self, step: int) -> Batch:
+        rng = np.random.default_rng([self._seed, step])
+        most = len(_SHARE_OF_COUNTS) - 1
+        size = self._size_px
+        planes = np.zeros((self._batch, size, size, _TARGET + _FRAME + most * _PHOTO), np.float32)
+        present = np.zeros((self._batch, most), np.float32)
+        for row in range(self._batch):
+            pair = self._pairs[rng.integers(len(self._pairs))]
+            crop = _turned(_crop(pair, size, rng), rng).astype(np.float32) / np.float32(255.0)
+            own = _TARGET + _FRAME
+            there = (crop.shape[-1] - own) // _PHOTO
+            chosen = rng.permutation(there)[: rng.choice(most + 1, p=_SHARE_OF_COUNTS)]
+            photos = crop[..., own:].reshape(size, size, there, _PHOTO)[:, :, chosen]
+            planes[row, ..., :own] = crop[..., :own]
+            planes[row, ..., own : own + len(chosen) * _PHOTO] = photos.reshape(size, size, -1)
+            present[row, : len(chosen)] = 1.0
+            _expose(planes[row], len(chosen), rng)
+        return _batch_of(planes, present)
+
+
+def _crop(pair: NDArray[np.uint8], size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    height, width = pair.shape[:2]
+    top, left = (int(rng.integers(max(side - size, 0) + 1)) for side in (height, width))
+    crop = np.asarray(pair[top : top + size, left : left + size])
+    missing = [(0, size - side) for side in crop.shape[:2]]
+    return np.pad(crop, [*missing, (0, 0)], mode="symmetric") if any(more for _, more in missing) else crop
+
+
+def _turned(crop: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """One of the eight ways to turn and mirror a square."""
+    crop = np.rot90(crop, int(rng.integers(4)))
+    return crop[:, ::-1] if rng.random() < 0.5 else crop
+
+
+def _expose(planes: NDArray[np.float32], photos: int, rng: np.random.Generator) -> None:
+    """Other light, in place: the same for everything, and a little of each photo's own."""
+    gain = np.exp(rng.normal(0, _CONTRAST) + rng.normal(0, _TINT, 3)).astype(np.float32)
+    colours = [slice(0, 3), slice(3, 6)]
+    for photo in range(photos):
+        start = _TARGET + _FRAME + photo * _PHOTO
+        colours.append(slice(start, start + 3))
+        planes[..., colours[-1]] *= np.exp(rng.normal(0, _PHOTO_EXPOSURE, 3)).astype(np.float32)
+    for where in colours:
+        planes[..., where] = np.minimum(planes[..., where] * gain, 1.0)
+
+
+def _batch_of(planes: NDArray[np.float32], present: NDArray[np.float32]) -> Batch:
+    tensor = torch.from_numpy(planes).permute(0, 3, 1, 2)
+    target, frame, photos = tensor.split([_TARGET, _FRAME, tensor.shape[1] - _TARGET - _FRAME], dim=1)
+    return Batch(frame, photos.unflatten(1, (-1, _PHOTO)), torch.from_numpy(present), target)

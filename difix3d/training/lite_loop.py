@@ -1,0 +1,200 @@
+"""Train the network of the fixer `lite` on prepared pairs; made to be stopped and gone on with.
+
+    loss = |fixed - target| + its means over blocks + LPIPS (VGG-16) + how well trust tells where the fix is nearer
+
+LPIPS alone invents texture, and the means hold colours in place. It is nine tenths of the arithmetic: it looks at the
+middle of each crop only, whose border the network has seen less around of, and not at VGG's first level, which the
+differences of pixels make up for.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor
+
+from difix3d.atomic import replacing_file
+from difix3d.errors import CheckpointError
+from difix3d.fixers.difix.precision import fast_dtype
+from difix3d.fixers.lite.network import LiteNetwork
+from difix3d.losses import LPIPS
+from difix3d.training.lite_crops import Batch, Crops
+
+_BLOCKS_PX = (4, 16)
+_TRUST_BLUR_PX = 9
+_BORDER_SHARE = 0.1
+"""Of a crop's side, left out by LPIPS at each border."""
+_WARM_UP_STEPS = 30
+_EMA_STEPS = 50
+"""The kept weights are a running mean over about so many steps."""
+_GRADIENT_NORM = 1.0
+
+
+@dataclass(frozen=True)
+class LiteSettings:
+    """steps: of the whole training, which the learning rate fades over; perceptual_from: share of the steps before
+    LPIPS joins; the weights of the loss; the seed decides the first weights and every crop."""
+
+    steps: int = 500
+    batch: int = 4
+    size_px: int = 160
+    learning_rate: float = 8e-4
+    perceptual_from: float = 0.04
+    perceptual_weight: float = 0.6
+    blocks_weight: float = 1.0
+    trust_weight: float = 0.02
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class LiteUpdate:
+    """Where training is: means of the parts of the loss since the last update."""
+
+    step: int
+    seconds: float
+    parts: dict[str, float]
+
+
+class LiteTrainer:
+    """Holds network, running mean and optimiser. `run` trains, `save` and `load` stop and go on, `export` ships."""
+
+    def __init__(self, settings: LiteSettings, crops: Crops, device: str | None = None):
+        self.settings, self._crops = settings, crops
+        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.manual_seed(settings.seed)
+        self.network = LiteNetwork().to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._mean = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
+        self._optimiser = torch.optim.AdamW(self.network.parameters(), settings.learning_rate, weight_decay=1e-3)
+        self._lpips = LPIPS.load("vgg").to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.step = 0
+
+    def run(self, minutes: float = 0.0, every: int = 20) -> Iterator[LiteUpdate]:
+        """Until the last step, or for so many minutes (0: no limit); an update every `every` steps."""
+        began = time.monotonic()
+        sums: dict[str, float] = {}
+        since = 0
+        while self.step < self.settings.steps and (not minutes or time.monotonic() - began < 60 * minutes):
+            for name, value in self._train(self._crops.batch(self.step)).items():
+                sums[name] = sums.get(name, 0.0) + value
+            self.step += 1
+            since += 1
+            if since == every or self.step == self.settings.steps:
+                yield LiteUpdate(
+                    self.step, time.monotonic() - began, {name: value / since for name, value in sums.items()}
+                )
+                sums, since = {}, 0
+
+    def _train(self, batch: Batch) -> dict[str, float]:
+        settings, done = self.settings, self.step / self.settings.steps
+        warm = min(1.0, (self.step + 1) / _WARM_UP_STEPS)
+        for group in self._optimiser.param_groups:
+            fade = 0.5 + 0.5 * math.cos(math.pi * done)
+            group["lr"] = settings.learning_rate * warm * (0.02 + 0.98 * fade)
+        frame, photos, present, target = (
+            tensor.to(self._device) for tensor in (batch.frame, batch.photos, batch.present, batch.target)
+        )
+        with self._halves():
+            fixed, trust = self.network(frame, photos, present)
+        parts = {
+            "l1": _difference(fixed, target),
+            "blocks": settings.blocks_weight * _blocks(fixed, target),
+            "trust": settings.trust_weight * _trust_loss(trust, fixed, frame[:, :3], target),
+        }
+        if done >= settings.perceptual_from:
+            with self._halves():
+                distance = _perceptual(self._lpips, _middle(fixed), _middle(target))
+            parts["lpips"] = settings.perceptual_weight * distance.float()
+        loss = torch.stack(list(parts.values())).sum()
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), _GRADIENT_NORM)
+        self._optimiser.step()
+        keep = min(1 - 1 / _EMA_STEPS, (1 + self.step) / (10 + self.step))
+        for name, value in self.network.state_dict().items():
+            self._mean[name].lerp_(value, 1 - keep)
+        return {name: float(value.detach()) for name, value in parts.items()}
+
+    def _halves(self) -> torch.autocast:
+        """bfloat16 where the machine multiplies it faster; float16 would need its loss scaled."""
+        fast = self._device.type == "cuda" or fast_dtype(self._device) == torch.bfloat16
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=fast)
+
+    def save(self, path: Path) -> None:
+        """Everything that going on needs."""
+        state = {
+            "settings": asdict(self.settings),
+            "step": self.step,
+            "network": self.network.state_dict(),
+            "mean": self._mean,
+            "optimiser": self._optimiser.state_dict(),
+        }
+        with replacing_file(path) as temporary:
+            torch.save(state, temporary)
+
+    def load(self, path: Path) -> None:
+        """Go on from `save`. CheckpointError where it was made with other settings."""
+        state = torch.load(path, map_location=self._device, weights_only=True)
+        if state["settings"] != asdict(self.settings):
+            raise CheckpointError(
+                f"{path} was made with {state['settings']}, not with {asdict(self.settings)}. Go on with the same "
+                "settings, or train into another folder."
+            )
+        self.step = state["step"]
+        self.network.load_state_dict(state["network"])
+        self._mean = state["mean"]
+        self._optimiser.load_state_dict(state["optimiser"])
+
+    def export(self, path: Path) -> None:
+        """The running mean of the weights, as the fixer loads them: float16."""
+        halves = {name: value.to("cpu", torch.float16).contiguous() for name, value in self._mean.items()}
+        with replacing_file(path) as temporary:
+            save_file(halves, temporary)
+
+
+def _difference(fixed: Tensor, target: Tensor) -> Tensor:
+    """Charbonnier's L1, smooth at 0."""
+    return torch.sqrt((fixed - target).square() + 1e-6).mean()
+
+
+def _blocks(fixed: Tensor, target: Tensor) -> Tensor:
+    """L1 of the means over blocks, of each size."""
+    differences = [F.avg_pool2d(fixed, size) - F.avg_pool2d(target, size) for size in _BLOCKS_PX]
+    return torch.stack([difference.abs().mean() for difference in differences]).mean()
+
+
+def _middle(picture: Tensor) -> Tensor:
+    border = round(_BORDER_SHARE * picture.shape[-1])
+    return picture[..., border : picture.shape[-2] - border, border : picture.shape[-1] - border]
+
+
+def _perceptual(lpips: LPIPS, fixed: Tensor, target: Tensor) -> Tensor:
+    """LPIPS without its first level."""
+
+    def levels(picture: Tensor) -> list[Tensor]:
+        found = lpips.features((2 * picture - 1 - lpips.shift) / lpips.scale)[1:]
+        return [activation * torch.rsqrt(activation.square().sum(1, keepdim=True) + 1e-10) for activation in found]
+
+    with torch.no_grad():
+        wanted = levels(target)
+    heads = [getattr(lpips, f"head_{level}")[:, None, None] for level in range(1, 1 + len(wanted))]
+    found = levels(fixed)
+    return torch.stack([(head * (a - b).square()).sum(1).mean() for head, a, b in zip(heads, found, wanted)]).sum()
+
+
+def _trust_loss(trust: Tensor, fixed: Tensor, render: Tensor, target: Tensor) -> Tensor:
+    """Cross entropy of trust against whether, over some pixels, the fix is nearer to the photo than the render."""
+
+    def error(picture: Tensor) -> Tensor:
+        square = (picture - target).square().mean(1, keepdim=True)
+        return F.avg_pool2d(square, _TRUST_BLUR_PX, stride=1, padding=_TRUST_BLUR_PX // 2)
+
+    with torch.no_grad():
+        nearer = (error(fixed) <= error(render)).to(trust.dtype)
+    return F.binary_cross_entropy(trust.clamp(1e-4, 1 - 1e-4), nearer)

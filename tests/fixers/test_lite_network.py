@@ -1,0 +1,71 @@
+"""The network of the fixer lite: what its shape promises, whatever its weights are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from difix3d.fixers.lite.network import LiteNetwork, prior_logits
+
+SIDE = 32
+
+
+@pytest.fixture(scope="module")
+def network() -> LiteNetwork:
+    """Weights that do something everywhere: the untrained heads are zero."""
+    torch.manual_seed(0)
+    network = LiteNetwork().eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += 0.02 * torch.randn_like(parameter)
+    return network
+
+
+def planes(count: int, batch: int = 1, side: int = SIDE) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(count)
+    frame = torch.rand(batch, 5, side, side, generator=generator)
+    photos = torch.rand(batch, count, 5, side, side, generator=generator)
+    return frame, photos, torch.ones(batch, count)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 6])
+@torch.no_grad()
+def test_any_number_of_photos(network: LiteNetwork, count: int) -> None:
+    fixed, trust = network(*planes(count, batch=2))
+    assert fixed.shape == (2, 3, SIDE, SIDE) and trust.shape == (2, 1, SIDE, SIDE)
+    assert torch.isfinite(fixed).all()
+    assert trust.min() > 0 and trust.max() < 1
+
+
+@torch.no_grad()
+def test_the_order_of_the_photos_does_not_matter(network: LiteNetwork) -> None:
+    frame, photos, present = planes(3)
+    one, other = network(frame, photos, present), network(frame, photos[:, [2, 0, 1]], present)
+    torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_filler_is_no_photo(network: LiteNetwork) -> None:
+    frame, photos, present = planes(3)
+    alone = network(frame, photos[:, :1], present[:, :1])
+    filled = network(frame, photos, torch.tensor([[1.0, 0.0, 0.0]]))
+    torch.testing.assert_close(alone, filled, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_untrained_it_shows_the_photo_that_is_believed_and_else_the_render() -> None:
+    frame, photos, present = planes(2, side=64)
+    photos[:, :, 4] = 0.0
+    photos[:, 1, 4, :, :32] = 1.0  # the second photo is believed on the left
+    fixed, _ = LiteNetwork()(frame, photos, present)
+    left, right = slice(4, 16), slice(48, 60)
+    assert (fixed - photos[:, 1, :3])[..., left].abs().max() < 0.1
+    assert (fixed - frame[:, :3])[..., right].abs().max() < 0.02
+
+
+def test_the_prior_is_a_share_for_each() -> None:
+    confidence = torch.from_numpy(np.random.default_rng(0).random((2, 3, 40, 48), np.float32))
+    weights = prior_logits(confidence, torch.ones(2, 3)).exp()
+    assert weights.shape == (2, 4, 40, 48)
+    torch.testing.assert_close(weights.sum(1), torch.full((2, 40, 48), 1.0), atol=0.02, rtol=0)
