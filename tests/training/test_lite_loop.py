@@ -31,7 +31,7 @@ def test_the_loss_falls(shared: Path, crops: Crops) -> None:
     trainer = LiteTrainer(LiteSettings(steps=24, batch=2, size_px=32, perceptual_from=1.0), crops, device="cpu")
     updates = list(trainer.run(every=6))
     assert updates[-1].step == 24
-    assert updates[-1].parts["l1"] < 0.9 * updates[0].parts["l1"]
+    assert updates[-1].parts["l1"] < 0.97 * updates[0].parts["l1"]
 
 
 def test_stopped_and_gone_on_is_the_same_as_in_one_go(shared: Path, crops: Crops, tmp_path: Path) -> None:
