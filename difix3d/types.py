@@ -231,10 +231,14 @@ class Rating:
 
 @dataclass(frozen=True)
 class TrainingPair:
-    """One row of Difix's training JSON: paths of a degraded image, its true target and a reference."""
+    """One row of Difix's training JSON: paths of a degraded image, its true target and its references.
+
+    weight: how much its loss counts, 1 as a rule.
+    """
 
     image: Path
     target_image: Path
-    ref_image: Path | None
+    references: tuple[Path, ...] = ()
     prompt: str = "remove degradation"
+    weight: float = 1.0
     provenance: dict[str, Any] = field(default_factory=dict)

@@ -308,13 +308,14 @@ def test_nothing_to_export_is_told_in_words(studio: Studio) -> None:
 
 
 def test_the_trainer_reads_what_the_export_wrote(studio: Studio) -> None:
-    from difix3d.training.pairs import PairsDataset, read_pairs
+    from difix3d.training.dataset import Draw, PairsDataset
+    from difix3d.training.pairs import read_pairs
 
     scene = make_scene(studio.scenes, "court")
     vote_on(studio.store, scene, "fix", "ann")
     studio.export()
     pairs = read_pairs(studio.out)["train"]
-    assert len(pairs) == 3 and PairsDataset(pairs)[0].pixels.shape == (1, 2, 3, 16, 24)
+    assert len(pairs) == 3 and PairsDataset(pairs)[Draw(0, 0)].pixels.shape == (1, 2, 3, 16, 24)
 
 
 def test_the_command_line_exports_and_counts(studio: Studio, capsys) -> None:

@@ -2,121 +2,90 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from difix3d.errors import ConfigError
-from difix3d.events import Done, Event, Progress, Warned
+from difix3d.events import Done, Event, Progress
 from difix3d.stages.base import option
 
 
 @dataclass(frozen=True)
 class FinetuneConfig:
+    """Which data and parent; the recipe; what is kept and measured on the way."""
+
     data: str = field(metadata={"help": "export folder, or a training JSON in Difix's format"})
     start: str = field(metadata={"help": "checkpoint to start from: a folder or a Hub id", "flag": "from"})
     out: str = field(metadata={"help": "folder of the new checkpoint"})
     steps: int = option(50, "training steps (published training: 10000)", minimum=1)
     learning_rate: float = option(2e-5, "AdamW's rate, constant", minimum=0.0)
-    batch_size: int = option(1, "pairs per step", minimum=1)
+    warmup_steps: int = option(0, "the rate first rises linearly over so many steps", minimum=0)
+    batch_size: int = option(1, "pairs at once, on each device", minimum=1)
+    accumulation: int = option(1, "batches of one step, on each device", minimum=1)
     width: int = option(0, "stretch pictures to this width, a multiple of 8 (0: their own)", minimum=0)
     height: int = option(0, "and this height", minimum=0)
     crop: int = option(0, "then cut a random square of this side, a multiple of 8 (0: none)", minimum=0)
+    l2_weight: float = option(1.0, "of the squared error, among the losses", minimum=0.0)
+    lpips_weight: float = option(1.0, "of LPIPS (0: left out)", minimum=0.0)
+    gram_weight: float = option(1.0, "of the Gram loss (0: left out)", minimum=0.0)
     gram_warmup_steps: int = option(2000, "the Gram loss joins after so many steps", minimum=0)
-    seed: int = option(0, "of order, crops and posterior draws")
+    gradient_norm: float = option(1.0, "gradients are cut to this norm", minimum=0.0)
+    lora_rank: int = option(0, "train low-rank updates of this rank on the U-Net (0: all of it)", minimum=0)
+    ema_decay: float = option(0.0, "write a moving average of the weights (0: none)", minimum=0.0, maximum=0.99999)
+    gradient_checkpointing: bool = option(False, "save memory: a third more computing, the same result")
+    precision: str = option("auto", "of the arithmetic; weights are fp32 in any case", choices=("auto", "fp32", "bf16"))
+    save_every: int = option(500, "steps between saved states, from which a stopped run goes on (0: none)", minimum=0)
+    restart: bool = option(False, "drop the saved state of a stopped run and begin anew")
+    validate_every: int = option(0, "steps between validations (0: before and after only)", minimum=0)
+    validation_pairs: int = option(8, "test pairs to judge by, evenly spread (0: none)", minimum=0)
+    tracker: str = option("tensorboard", "where figures and pictures go on the way", choices=("tensorboard", "none"))
+    seed: int = option(0, "of order, crops and posterior draws", minimum=0)
 
 
 def finetune(config: FinetuneConfig) -> Iterator[Event]:
-    """Yields Progress with {"step", "loss", and its terms} and at last Done with {"steps", "loss_first",
-    "loss_last", "seconds", "pairs"}: mean losses of the first and last tenth of the steps.
+    """Yields Progress "training" with {"step", "loss", its terms, "learning_rate", "gradient_norm"}, Progress
+    "validating" with {"step", "psnr", "ssim", "lpips"}, and at last Done with {"steps", "pairs", "loss_first",
+    "loss_last", "validation", "seconds"}: mean losses of the first and last tenth of the steps; None, or means over
+    test pairs as {"pairs", "input", "before", "after"}.
 
-    The checkpoint is written once, whole, at the end: closing this generator leaves `out` as it was. Raises
-    FormatError for the data, CheckpointError for `start`, ConfigError for settings that do not go together.
+    The checkpoint is written once, whole, at the end: closing this generator leaves `out` as it was. A stopped run
+    goes on from its last saved state, in OUT.training, and ends with the same weights. Raises FormatError for the
+    data, CheckpointError for `start` and for a full disk, ConfigError for settings that do not go together or are not
+    those of the stopped run, FixerError where training diverges.
     """
-    from difix3d.training.pairs import PairsDataset, find_json, read_pairs
-
-    started = time.monotonic()
     out = Path(config.out)
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / "model_index.json").is_file()):
         raise ConfigError(f"{out} exists and is no checkpoint: name a new folder with --out")
-    source = find_json(Path(config.data))
-    pairs = read_pairs(source)["train"]
-    dataset = PairsDataset(pairs, width=config.width, height=config.height, crop_px=config.crop, seed=config.seed)
+    from difix3d.stages.finetuning import Finetuning
 
-    yield Progress("finetune", f"loading {config.start}", 0, config.steps, "steps")
-    from difix3d.fixers.difix.checkpoint import licence_of
-    from difix3d.fixers.difix.pipeline import DifixPipeline
-    from difix3d.losses import LPIPS, find_weights
-    from difix3d.training.loop import LoopSettings, train
-    from difix3d.training.step import LossWeights
-
-    pipeline = DifixPipeline.from_pretrained(config.start, keep_lora=True)
-    lpips = LPIPS.load("vgg") if find_weights("vgg") else None
-    if lpips is None:
-        yield Warned(
-            "finetune",
-            "LPIPS weights not found: training with L2 alone, which blurs. Put them into a folder and name it in "
-            "DIFIX3D_LPIPS_WEIGHTS.",
-        )
-    settings = LoopSettings(
-        steps=config.steps,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        weights=LossWeights(gram_warmup_steps=config.gram_warmup_steps),
-        seed=config.seed,
-    )
-    losses: list[float] = []
-    training_started = time.monotonic()
-    for result in train(pipeline, dataset, settings, lpips):
-        losses.append(result.loss)
-        per_step = (time.monotonic() - training_started) / result.step
-        yield Progress(
-            "finetune",
-            "training",
-            result.step,
-            config.steps,
-            "steps",
-            seconds_left=round(per_step * (config.steps - result.step), 1),
-            figures={"step": result.step, "loss": result.loss, **result.terms},
-        )
-
-    tenth = max(1, len(losses) // 10)
-    figures = {
-        "steps": len(losses),
-        "pairs": len(pairs),
-        "loss_first": sum(losses[:tenth]) / tenth,
-        "loss_last": sum(losses[-tenth:]) / tenth,
-    }
-    pipeline.save_pretrained(
-        out,
-        {
-            "licence": licence_of(config.start),
-            "start": {"name": config.start, "revision": pipeline.revision},
-            "data": {"name": str(config.data), "sha256": _hash_of_pairs(source, pairs), "pairs": len(pairs)},
-            "settings": asdict(config),
-            "losses": ["l2", "lpips", "gram"] if lpips else ["l2"],
-            "figures": figures,
-            "versions": _versions(),
-        },
-    )
+    started = time.monotonic()
+    with Finetuning(config) as run:
+        run.read_data()
+        yield Progress("finetune", f"loading {config.start}", 0, config.steps, "steps")
+        run.load()
+        yield from run.warnings()
+        if first := run.step:
+            yield Progress("finetune", f"going on after step {first}", first, config.steps, "steps")
+        if run.is_validation_due():
+            yield run.validate()
+        training_started = time.monotonic()
+        for result in run.train():
+            per_step = (time.monotonic() - training_started) / (result.step - first)
+            yield Progress(
+                "finetune",
+                "training",
+                result.step,
+                config.steps,
+                "steps",
+                seconds_left=round(per_step * (config.steps - result.step), 1),
+                figures=run.figures(result),
+            )
+            if run.is_validation_due():
+                yield run.validate()
+            if run.is_saving_due():
+                run.save()
+        summary = run.write()
     seconds = round(time.monotonic() - started, 2)
-    yield Done("finetune", seconds, {**figures, "seconds": seconds}, (str(out),))
-
-
-def _hash_of_pairs(source: Path, pairs: list[Any]) -> str:
-    """sha256 over the JSON and every picture it names for training, in its order."""
-    total = hashlib.sha256(source.read_bytes())
-    for pair in pairs:
-        for path in (pair.image, pair.target_image, pair.ref_image):
-            if path is not None:
-                total.update(hashlib.sha256(path.read_bytes()).digest())
-    return total.hexdigest()
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    return {name: version(name) for name in ("difix3d", "torch", "diffusers", "transformers", "accelerate")}
+    yield Done("finetune", seconds, {**summary, "seconds": seconds}, (str(out),))

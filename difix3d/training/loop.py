@@ -1,42 +1,75 @@
-"""The training loop: AdamW as published, on one device or several (accelerate), one step at a time for the caller."""
+"""The training loop: AdamW as published, on one device or several (accelerate), one step at a time for the caller.
+
+Nothing here draws from a random state that goes on: what a step sees follows from its number (order.py, draws.py).
+So weights, AdamW's moments and the step are all of a run's state, and P processes with batches of B that are
+accumulated A times compute the step that one process computes with a batch of P * B * A, but for rounding.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from difix3d.errors import FixerError
+from difix3d.errors import CheckpointError, FixerError
 from difix3d.fixers.difix.pipeline import DifixPipeline
 from difix3d.losses import LPIPS
-from difix3d.training.pairs import Batch, PairsDataset, forever
-from difix3d.training.step import LossWeights, make_trainable, supervised_loss
+from difix3d.training.dataset import Batch, PairsDataset, collate
+from difix3d.training.order import Share, step_draws
+from difix3d.training.step import LossWeights, supervised_loss
+from difix3d.training.trainable import checkpoint_activations, make_trainable
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+_LOADER_WORKERS = 2
+"""Processes that decode pictures while a GPU computes. A CPU that trains has no core to spare for them."""
 
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """Optimiser values as published (README of nv-tlabs/Difix3D): AdamW, constant rate, gradients cut to norm 1."""
+    """Optimiser values as published (README of nv-tlabs/Difix3D): AdamW, constant rate, gradients cut to norm 1.
+
+    batch_size: pairs of one process at once; accumulation: batches of one step; warmup_steps: over which the rate
+    rises linearly; unet_rank: see make_trainable; ema_decay: of a moving average of the weights, 0 for none.
+    """
 
     steps: int
     batch_size: int = 1
+    accumulation: int = 1
     learning_rate: float = 2e-5
+    warmup_steps: int = 0
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 1e-2
     epsilon: float = 1e-8
     gradient_norm: float = 1.0
     weights: LossWeights = field(default_factory=LossWeights)
+    unet_rank: int = 0
+    ema_decay: float = 0.0
+    gradient_checkpointing: bool = False
     seed: int = 0
+
+    def rate(self, step: int) -> float:
+        """The learning rate of this step, counted from 1."""
+        return self.learning_rate * min(1.0, step / max(1, self.warmup_steps))
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """step counts from 1; terms: the parts of loss, each times its weight."""
+    """step counts from 1; terms: the parts of loss, each times its weight; gradient_norm: before it is cut. Means
+    over all samples of the step, on all processes."""
 
     step: int
     loss: float
     terms: dict[str, float]
+    learning_rate: float
+    gradient_norm: float
 
 
 class _Core(nn.Module):
@@ -45,50 +78,158 @@ class _Core(nn.Module):
     def __init__(self, pipeline: DifixPipeline, settings: LoopSettings, lpips: LPIPS | None):
         super().__init__()
         self.unet, self.vae = pipeline.unet, pipeline.vae
-        self._pipeline = [pipeline]  # in a list: it is no module, and must not be copied as a parameter would
-        self._lpips = [lpips]
+        self._frozen = (pipeline, lpips)  # in a tuple, so that they are none of its modules
         self.settings = settings
 
-    def forward(self, batch: Batch, step: int, generator: torch.Generator):
-        return supervised_loss(
-            self._pipeline[0], batch, step, self.settings.weights, self._lpips[0], generator=generator
-        )
+    def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        pipeline, lpips = self._frozen
+        return supervised_loss(pipeline, batch, step, self.settings.weights, lpips, seed=self.settings.seed)
 
 
-def train(
-    pipeline: DifixPipeline, dataset: PairsDataset, settings: LoopSettings, lpips: LPIPS | None = None
-) -> Iterator[StepResult]:
-    """Train `pipeline` in place; yields after every step, and may be closed between two.
+class Trainer:
+    """Trains `pipeline` in place. Weights stay float32; accelerator's mixed precision is that of the arithmetic.
 
-    Weights stay float32; on CUDA the arithmetic is bfloat16. The same seed repeats on the same machine. Raises
-    FixerError when the loss is no number any more.
+    step: how many are done. `tensors` and `load` are the whole state beside it.
     """
-    from accelerate import Accelerator
-    from accelerate.utils import set_seed
 
-    accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
-    set_seed(settings.seed)
-    parameters = make_trainable(pipeline.to(accelerator.device, torch.float32))
-    optimizer = torch.optim.AdamW(
-        parameters,
-        lr=settings.learning_rate,
-        betas=settings.betas,
-        eps=settings.epsilon,
-        weight_decay=settings.weight_decay,
-    )
-    core, optimizer = accelerator.prepare(_Core(pipeline, settings, lpips), optimizer)
-    if lpips is not None:
-        lpips.to(accelerator.device)
-    own_seed = settings.seed + accelerator.process_index
-    generator = torch.Generator().manual_seed(own_seed)
-    batches = forever(dataset, settings.batch_size, own_seed)
+    def __init__(
+        self,
+        pipeline: DifixPipeline,
+        dataset: PairsDataset,
+        settings: LoopSettings,
+        accelerator: Accelerator,
+        lpips: LPIPS | None = None,
+    ):
+        self.pipeline, self.settings, self.accelerator, self.step = pipeline, settings, accelerator, 0
+        self._dataset = dataset
+        make_trainable(pipeline.to(accelerator.device, torch.float32), unet_rank=settings.unet_rank, seed=settings.seed)
+        if settings.gradient_checkpointing:
+            checkpoint_activations(pipeline)
+        if lpips is not None:
+            lpips.to(accelerator.device)
+        core = _Core(pipeline, settings, lpips)
+        named = {name: parameter for name, parameter in core.named_parameters() if parameter.requires_grad}
+        self._names, self._parameters = tuple(named), list(named.values())
+        self._adam = torch.optim.AdamW(
+            self._parameters,
+            lr=settings.learning_rate,
+            betas=settings.betas,
+            eps=settings.epsilon,
+            weight_decay=settings.weight_decay,
+        )
+        self._average = None
+        if settings.ema_decay:
+            from diffusers.training_utils import EMAModel
 
-    for step in range(1, settings.steps + 1):
-        loss, terms = core(next(batches).to(accelerator.device), step, generator)
-        if not torch.isfinite(loss):
-            raise FixerError(f"The loss is {float(loss)} at step {step}: try a smaller learning rate")
-        accelerator.backward(loss)
-        accelerator.clip_grad_norm_(parameters, settings.gradient_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        yield StepResult(step, float(loss.detach()), terms)
+            self._average = EMAModel(self._parameters, decay=settings.ema_decay)
+        self._core, self._optimizer = accelerator.prepare(core, self._adam)
+
+    @property
+    def share(self) -> Share:
+        """What this process does of each step."""
+        run = self.accelerator
+        return Share(self.settings.batch_size, self.settings.accumulation, run.process_index, run.num_processes)
+
+    def run(self) -> Iterator[StepResult]:
+        """From the step after `step` to the last; may be closed between two.
+
+        Raises FixerError, in all processes, when loss or gradient is no number any more; the weights are then those
+        of the step before.
+        """
+        steps = step_draws(
+            [self._dataset.shape(row) for row in range(len(self._dataset))], self.share.step_size, self.settings.seed
+        )
+        on_gpu = self.accelerator.device.type == "cuda"
+        batches = iter(
+            DataLoader(
+                self._dataset,
+                batch_sampler=self.share.batches(steps, self.step),  # type: ignore[arg-type]
+                collate_fn=collate,
+                num_workers=_LOADER_WORKERS if on_gpu else 0,
+                pin_memory=on_gpu,
+                generator=torch.Generator(),  # unused, but without one it draws from the global one
+            )
+        )
+        while self.step < self.settings.steps:
+            yield self._advance(batches)
+
+    def _advance(self, batches: Iterator[Batch]) -> StepResult:
+        step, accumulation = self.step + 1, self.settings.accumulation
+        totals: dict[str, Tensor] = {}
+        for left in reversed(range(accumulation)):
+            batch = next(batches).to(self.accelerator.device)
+            with self.accelerator.no_sync(self._core) if left else nullcontext():
+                loss, terms = self._core(batch, step)
+                self.accelerator.backward(loss / accumulation)
+            for name, value in {"loss": loss, **terms}.items():
+                totals[name] = totals.get(name, 0.0) + value.detach() / accumulation
+        means = self.accelerator.reduce(torch.stack(list(totals.values())), "mean").tolist()
+        figures = dict(zip(totals, means))
+        gradient_norm = float(self.accelerator.clip_grad_norm_(self._parameters, self.settings.gradient_norm))
+        for name, value in (("loss", figures["loss"]), ("gradient's norm", gradient_norm)):
+            if not math.isfinite(value):
+                self.accelerator.wait_for_everyone()  # see processes.gathered; all come to the same numbers
+                raise FixerError(f"The {name} is {value} at step {step}: try a smaller learning rate")
+        rate = self.settings.rate(step)
+        for group in self._adam.param_groups:
+            group["lr"] = rate
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        if self._average is not None:
+            self._average.step(self._parameters)
+        self.step = step
+        return StepResult(step, figures.pop("loss"), figures, rate, gradient_norm)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within, the weights are their moving average, where one is kept."""
+        if self._average is None:
+            yield
+            return
+        self._average.store(self._parameters)
+        self._average.copy_to(self._parameters)
+        try:
+            yield
+        finally:
+            self._average.restore(self._parameters)
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """On the CPU, by kind: "weights", "adam" (NAME/exp_avg and so on), and "average" where one is kept."""
+        adam = self._adam.state_dict()["state"]  # by place among the parameters
+        found: dict[str, dict[str, Tensor]] = {
+            "weights": dict(zip(self._names, self._parameters)),
+            "adam": {f"{self._names[place]}/{key}": value for place in adam for key, value in adam[place].items()},
+        }
+        if self._average is not None:
+            found["average"] = dict(zip(self._names, self._average.shadow_params))
+        return {
+            kind: {name: value.detach().cpu().contiguous() for name, value in values.items()}
+            for kind, values in found.items()
+        }
+
+    @property
+    def state_bytes(self) -> int:
+        """About what `tensors` hold once training has begun."""
+        copies = 3 if self._average is None else 4  # weights, two moments, average
+        return 4 * copies * sum(parameter.numel() for parameter in self._parameters)
+
+    def load(self, tensors: dict[str, dict[str, Tensor]], step: int) -> None:
+        """The inverse of `tensors`, after `step` steps. CheckpointError where they are of other weights."""
+        ours = dict(zip(self._names, self._parameters))
+        weights = tensors["weights"]
+        if {name: value.shape for name, value in weights.items()} != {name: ours[name].shape for name in ours}:
+            raise CheckpointError("The saved training state is of other weights than those that are trained now")
+        with torch.no_grad():
+            for name, parameter in ours.items():
+                parameter.copy_(weights[name])
+        places = {name: place for place, name in enumerate(self._names)}
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors["adam"].items():
+            name, _, moment = key.rpartition("/")
+            moments.setdefault(places[name], {})[moment] = value
+        self._adam.load_state_dict({**self._adam.state_dict(), "state": moments})
+        if self._average is not None:
+            shadows = [tensors["average"][name] for name in self._names]
+            self._average.load_state_dict({"shadow_params": shadows, "optimization_step": step})
+            self._average.to(self.accelerator.device)
+        self.step = step

@@ -1,27 +1,22 @@
-"""One supervised step of Difix's training: which weights move, and what they are asked for.
-
-Trained, as published: the whole U-Net; low-rank updates (LoRA, rank 4) of the decoder; the base weights of its four
-skip convolutions. Frozen: encoder, quant convolutions, the decoder's own weights, text encoder. The decoder's LoRA
-goes on from the checkpoint's where it is kept apart, and starts anew on merged weights; saving merges it either way.
-"""
+"""One supervised step of Difix's training: what the trained weights are asked for."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils import parametrize
+from torch import Tensor
 
 from difix3d.fixers.difix.pipeline import TIMESTEP, DifixPipeline
-from difix3d.fixers.difix.vae import attach_lora
 from difix3d.losses import LPIPS, gram_loss, l2, random_crop
-from difix3d.training.pairs import Batch
+from difix3d.training.dataset import Batch
+from difix3d.training.draws import Purpose, generator_of
 
 
 @dataclass(frozen=True)
 class LossWeights:
-    """L2 + LPIPS + Gram, the last after step `gram_warmup_steps` (published: 1, 1, 1 and 2000)."""
+    """L2 + LPIPS + Gram, the last after step `gram_warmup_steps` (published: 1, 1, 1 and 2000). 0 leaves one out."""
 
     l2: float = 1.0
     lpips: float = 1.0
@@ -29,56 +24,43 @@ class LossWeights:
     gram_warmup_steps: int = 2000
 
 
-def make_trainable(pipeline: DifixPipeline) -> list[nn.Parameter]:
-    """Attach the decoder's LoRA and free what is trained; returns those parameters, each once.
-
-    The pipeline must come from `from_pretrained(..., keep_lora=True)`, in float32: AdamW loses small updates in less.
-    """
-    lora = pipeline.checkpoint.lora
-    parameters = attach_lora(pipeline.vae, lora or None)
-    parameters += [_base_weight(conv) for conv in pipeline.vae.skip_convs]
-    parameters += list(pipeline.unet.parameters())
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-    return parameters
-
-
-def _base_weight(layer: nn.Module) -> nn.Parameter:
-    if parametrize.is_parametrized(layer, "weight"):
-        return layer.parametrizations.weight.original  # type: ignore[union-attr, return-value]
-    return layer.weight  # type: ignore[return-value]
-
-
 def supervised_loss(
-    pipeline: DifixPipeline,
-    batch: Batch,
-    step: int,
-    weights: LossWeights,
-    lpips: LPIPS | None,
-    *,
-    generator: torch.Generator | None = None,
-) -> tuple[Tensor, dict[str, float]]:
-    """The loss of a batch over all its views, and its terms.
+    pipeline: DifixPipeline, batch: Batch, step: int, weights: LossWeights, lpips: LPIPS | None, *, seed: int = 0
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of a batch, mean over its samples times their weights, and the terms it is the sum of.
 
-    The posterior is sampled, as published. The output is clamped before the losses, so saturated pixels have no
-    slope. lpips: None leaves LPIPS and Gram out (both look through its VGG).
+    Losses look at all views. The posterior is sampled, as published; that noise and the place of the Gram crop are
+    drawn for each sample by (seed, number), so that a sample costs the same in whichever batch. The output is clamped
+    before the losses, so saturated pixels have no slope. lpips: None leaves LPIPS and Gram out (both look through
+    its VGG).
     """
-    embeds = torch.cat([pipeline.embed_prompt(prompt) for prompt in batch.prompts])
+    views = batch.pixels.shape[1]
+    with torch.autocast(batch.pixels.device.type, enabled=False):  # the text encoder is frozen, and stays exact
+        embeds = torch.cat([pipeline.embed_prompt(prompt) for prompt in batch.prompts])
+    # One for each row, of which those of a sample are the same one, drawing on: diffusers' randn_tensor takes a list.
+    noise: Any = [
+        generator for number in batch.numbers for generator in [generator_of(seed, Purpose.POSTERIOR, number)] * views
+    ]
     predicted = pipeline.forward(
-        batch.pixels,
-        prompt_embeds=embeds,
-        timestep=TIMESTEP,
-        posterior="sample",
-        generator=generator,
-        all_views=True,
+        batch.pixels, prompt_embeds=embeds, timestep=TIMESTEP, posterior="sample", generator=noise, all_views=True
     )
-    prediction, target = predicted.float().clamp(-1.0, 1.0).flatten(0, 1), batch.target.flatten(0, 1)
+    prediction = predicted.float().clamp(-1.0, 1.0)
     with torch.autocast(prediction.device.type, enabled=False):  # Gram sums leave half precision's range
-        terms = {"l2": weights.l2 * l2(prediction, target)}
-        if lpips is not None:
-            terms["lpips"] = weights.lpips * lpips(prediction, target).mean()
-            if step > weights.gram_warmup_steps and weights.gram:
-                crops = random_crop(prediction, target, generator=generator)
-                terms["gram"] = weights.gram * gram_loss(lpips.features, *crops).mean()
-    total = torch.stack(list(terms.values())).sum()
-    return total, {name: float(term.detach()) for name, term in terms.items()}
+        terms = {"l2": weights.l2 * torch.stack([l2(*pair) for pair in zip(prediction, batch.target)])}
+        if lpips is not None and weights.lpips:
+            distances = lpips(prediction.flatten(0, 1), batch.target.flatten(0, 1))
+            terms["lpips"] = weights.lpips * distances.unflatten(0, (-1, views)).mean(1)
+        if lpips is not None and weights.gram and step > weights.gram_warmup_steps:
+            terms["gram"] = weights.gram * _gram(lpips, prediction, batch, seed)
+        means = {name: (batch.weights * term).mean() for name, term in terms.items()}
+    return torch.stack(list(means.values())).sum(), means
+
+
+def _gram(lpips: LPIPS, prediction: Tensor, batch: Batch, seed: int) -> Tensor:
+    """[B]; each sample at a place of its own, its views at the same one."""
+    pairs = [
+        random_crop(ours, theirs, generator=generator_of(seed, Purpose.GRAM_CROP, number))
+        for ours, theirs, number in zip(prediction, batch.target, batch.numbers)
+    ]
+    ours, theirs = (torch.cat(crops) for crops in zip(*pairs))
+    return gram_loss(lpips.features, ours, theirs).unflatten(0, (prediction.shape[0], -1)).mean(1)

@@ -10,7 +10,7 @@ import torch
 from difix_goldens import Goldens, opened
 
 from difix3d.fixers.difix import DifixPipeline
-from difix3d.fixers.difix.vae import attach_lora, lora_targets, merge_lora
+from difix3d.fixers.difix.vae import attach_lora, lora_targets, merge_lora, new_lora
 
 pytestmark = pytest.mark.shared
 
@@ -95,7 +95,8 @@ def test_new_lora_changes_nothing_until_trained(goldens, recorded) -> None:
     pipe = DifixPipeline.from_pretrained(goldens.checkpoint("difix"))
     _, _, skips = pipe.vae.encode(recorded["pixels"])
     before = pipe.vae.decode(recorded["difix.decode_in"], skips)
-    parameters = attach_lora(pipe.vae)
+    fresh = new_lora(pipe.vae, lora_targets(pipe.vae), rank=4, generator=torch.Generator().manual_seed(0))
+    parameters = attach_lora(pipe.vae, fresh)
     after = pipe.vae.decode(recorded["difix.decode_in"], skips)
     torch.testing.assert_close(after, before)
     after.square().mean().backward()

@@ -1,108 +1,22 @@
-"""Training on pairs: what is read, which weights move, by which gradients, and that the loss falls."""
+"""One training step: which weights move, by which gradients, and what the loss is made of."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Iterator
-from itertools import islice
 
 import pytest
 import torch
-from difix_export import tiny_export
-from difix_goldens import Goldens, opened
 
-from difix3d.errors import ConfigError, FormatError
 from difix3d.fixers.difix import DifixPipeline
+from difix3d.fixers.difix.vae import merge_lora
 from difix3d.losses import LPIPS
-from difix3d.training.loop import LoopSettings, train
-from difix3d.training.pairs import Batch, PairsDataset, collate, forever, read_pairs
-from difix3d.training.step import LossWeights, make_trainable, supervised_loss
+from difix3d.training.dataset import Batch, Draw, PairsDataset, collate
+from difix3d.training.pairs import read_pairs
+from difix3d.training.step import LossWeights, supervised_loss
+from difix3d.training.trainable import checkpoint_activations, make_trainable
 
 pytestmark = pytest.mark.shared
-
-
-@pytest.fixture(scope="module")
-def goldens(shared) -> Iterator[Goldens]:
-    with opened(shared) as found:
-        yield found
-
-
-@pytest.fixture
-def export(shared, tmp_path):
-    return tiny_export(shared, tmp_path / "export")
-
-
-def test_rows_become_views_and_targets(export) -> None:
-    pairs = read_pairs(export)
-    assert read_pairs(export / "difix.json") == pairs
-    assert [len(pairs[split]) for split in ("train", "test")] == [2, 1]
-    sample = PairsDataset(pairs["train"])[0]
-    assert sample.pixels.shape == sample.target.shape == (1, 2, 3, 64, 96)
-    # The reference is its own target.
-    assert torch.equal(sample.pixels[:, 1], sample.target[:, 1])
-    assert torch.equal(sample.target[:, 0], sample.target[:, 1])
-    assert not torch.equal(sample.pixels[:, 0], sample.target[:, 0])
-
-
-def test_absolute_paths_and_rows_without_reference_or_prompt(export) -> None:
-    image = str(export / "images" / "image_0.png")
-    (export / "difix.json").write_text(json.dumps({"train": {"x": {"image": image, "target_image": image}}}))
-    (pair,) = read_pairs(export)["train"]
-    assert pair.prompt == "remove degradation" and pair.ref_image is None
-    assert PairsDataset([pair], width=48, height=32)[0].pixels.shape == (1, 1, 3, 32, 48)
-
-
-def test_bad_rows_are_named(export) -> None:
-    rows = json.loads((export / "difix.json").read_text())
-    rows["train"]["b"]["target_image"] = "images/gone.png"
-    rows["test"]["c"] = "no row"
-    (export / "difix.json").write_text(json.dumps(rows))
-    with pytest.raises(FormatError, match=r"train/b: target_image 'images/gone.png' is no file; row test/c is no obj"):
-        read_pairs(export)
-    for text, words in (("{", "expected JSON"), ("[]", 'no "train"'), ('{"train": {}}', None)):
-        (export / "difix.json").write_text(text)
-        if words:
-            with pytest.raises(FormatError, match=words):
-                read_pairs(export)
-        else:
-            with pytest.raises(FormatError, match="at least one row"):
-                PairsDataset(read_pairs(export)["train"])
-    with pytest.raises(FormatError, match="difix3d export"):
-        read_pairs(export / "images")
-
-
-def test_a_file_that_is_no_picture_is_named(export) -> None:
-    (export / "images" / "image_0.png").write_bytes(b"nothing")
-    with pytest.raises(FormatError, match=r"image_0\.png: expected a picture"):
-        PairsDataset(read_pairs(export)["train"])[0]
-
-
-def test_crops_are_of_one_place_and_repeat(export) -> None:
-    pairs = read_pairs(export)["train"]
-    dataset = PairsDataset(pairs, crop_px=32, seed=5)
-    first = dataset[1]
-    assert first.pixels.shape == (1, 2, 3, 32, 32)
-    assert torch.equal(first.pixels[:, 1], first.target[:, 0])
-    assert torch.equal(first.pixels, PairsDataset(pairs, crop_px=32, seed=5)[1].pixels)
-    dataset.epoch = 1
-    assert not torch.equal(first.pixels, dataset[1].pixels)
-
-
-@pytest.mark.parametrize("settings", [{"width": 64}, {"crop_px": 12}, {"width": 60, "height": 64}, {"crop_px": 72}])
-def test_impossible_sizes_are_named(export, settings) -> None:
-    with pytest.raises(ConfigError, match=r"width|crop"):
-        PairsDataset(read_pairs(export)["train"], **settings)[0]
-
-
-def test_batches_need_one_shape_and_epochs_see_every_row(export) -> None:
-    pairs = read_pairs(export)["train"]
-    dataset = PairsDataset(pairs)
-    one, other = dataset[0], Batch(torch.zeros(1, 1, 3, 64, 96), torch.zeros(1, 1, 3, 64, 96), ("x",))
-    assert collate([one, one]).pixels.shape == (2, 2, 3, 64, 96)
-    with pytest.raises(ConfigError, match="batch size of 1"):
-        collate([one, other])
-    seen = [batch.pixels[:, 0].sum().item() for batch in islice(forever(dataset, 1, seed=0), 4)]
-    assert set(seen[:2]) == set(seen[2:]) and len(set(seen)) == 2
 
 
 def test_published_weights_are_trained_and_no_others(goldens) -> None:
@@ -138,32 +52,92 @@ def test_gradients_of_lora_and_skips_are_the_recorded_ones(goldens) -> None:
     assert compared == 14
 
 
-def test_loss_has_its_terms_and_gram_waits(goldens, export, shared) -> None:
-    pipe = DifixPipeline.from_pretrained(goldens.checkpoint("difix_ref"), keep_lora=True)
-    make_trainable(pipe)
-    batch = PairsDataset(read_pairs(export)["train"])[0]
+@pytest.fixture
+def pipe(goldens) -> DifixPipeline:
+    pipeline = DifixPipeline.from_pretrained(goldens.checkpoint("difix_ref"), keep_lora=True)
+    make_trainable(pipeline)
+    return pipeline
+
+
+@pytest.fixture
+def batch(export) -> Batch:
+    dataset = PairsDataset(read_pairs(export)["train"])
+    return collate([dataset[Draw(0, 0)], dataset[Draw(1, 1)]])
+
+
+def test_loss_has_its_terms_and_gram_waits(pipe, batch) -> None:
     lpips = LPIPS.load("vgg")
     weights = LossWeights(gram_warmup_steps=1)
-
-    def run(step: int, net: LPIPS | None) -> tuple[torch.Tensor, dict[str, float]]:
-        return supervised_loss(pipe, batch, step, weights, net, generator=torch.Generator().manual_seed(0))
-
-    total, terms = run(2, lpips)
+    total, terms = supervised_loss(pipe, batch, 2, weights, lpips)
     assert terms.keys() == {"l2", "lpips", "gram"}
-    assert float(total.detach()) == pytest.approx(sum(terms.values()), rel=1e-5)
-    assert run(1, lpips)[1].keys() == {"l2", "lpips"}
-    assert run(2, None)[1].keys() == {"l2"}
+    torch.testing.assert_close(total, torch.stack(list(terms.values())).sum())
+    assert supervised_loss(pipe, batch, 1, weights, lpips)[1].keys() == {"l2", "lpips"}
+    assert supervised_loss(pipe, batch, 2, weights, None)[1].keys() == {"l2"}
 
 
-@pytest.mark.parametrize("model", ["difix", "difix_ref"])
-def test_a_few_steps_lower_the_loss_and_a_seed_repeats(goldens, shared, tmp_path, model) -> None:
-    pairs = read_pairs(tiny_export(shared, tmp_path / "export", references=model == "difix_ref"))["train"]
-    settings = LoopSettings(steps=8, learning_rate=2e-3, batch_size=2, seed=1)
+def test_a_sample_costs_the_same_alone_and_in_a_batch(pipe, batch) -> None:
+    lpips, weights = LPIPS.load("vgg"), LossWeights(gram_warmup_steps=0)
 
-    def losses() -> list[float]:
-        pipe = DifixPipeline.from_pretrained(goldens.checkpoint(model), keep_lora=True)
-        return [result.loss for result in train(pipe, PairsDataset(pairs, crop_px=48), settings)]
+    def part(row: int) -> Batch:
+        rows = slice(row, row + 1)
+        tensors = {name: getattr(batch, name)[rows] for name in ("pixels", "target", "weights", "prompts", "numbers")}
+        return Batch(**tensors)
 
-    first = losses()
-    assert first[-1] < 0.9 * first[0], first
-    assert first == losses()
+    together = supervised_loss(pipe, batch, 1, weights, lpips)[1]
+    alone = [supervised_loss(pipe, part(row), 1, weights, lpips)[1] for row in (0, 1)]
+    for name, term in together.items():
+        torch.testing.assert_close(term, (alone[0][name] + alone[1][name]) / 2, rtol=1e-5, atol=1e-6)
+    # And another number is another draw.
+    other = supervised_loss(pipe, dataclasses.replace(batch, numbers=(2, 3)), 1, weights, lpips)[1]
+    assert not torch.isclose(other["l2"], together["l2"], rtol=1e-4)
+
+
+def test_a_weight_scales_what_its_row_asks_for(pipe, batch) -> None:
+    def loss(*weights: float) -> torch.Tensor:
+        weighted = dataclasses.replace(batch, weights=torch.tensor(weights))
+        return supervised_loss(pipe, weighted, 1, LossWeights(), None)[0].detach()
+
+    torch.testing.assert_close(loss(1.0, 0.5), loss(1.0, 0.0) + 0.5 * loss(0.0, 1.0))
+    assert loss(1.0, 0.0) > 0
+
+
+def test_no_random_state_is_used_up(pipe, batch) -> None:
+    before = torch.get_rng_state()
+    supervised_loss(pipe, batch, 1, LossWeights(), None)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_gradients_are_the_same_with_activations_computed_again(goldens, pipe, batch) -> None:
+    other = DifixPipeline.from_pretrained(goldens.checkpoint("difix_ref"), keep_lora=True)
+    make_trainable(other)
+    checkpoint_activations(other)
+    kept: list[int] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.numel()) or x, lambda x: x):
+        supervised_loss(pipe, batch, 1, LossWeights(), None)[0].backward()
+        all_kept, kept[:] = sum(kept), []
+        loss = supervised_loss(other, batch, 1, LossWeights(), None)[0]
+        assert sum(kept) < 0.5 * all_kept
+    loss.backward()
+    for ours, theirs in ((pipe.unet, other.unet), (pipe.vae, other.vae)):
+        for (name, one), two in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+            if one.requires_grad:
+                torch.testing.assert_close(two.grad, one.grad, rtol=1e-5, atol=1e-7, msg=name)
+
+
+def test_low_rank_updates_of_the_unet_start_as_nothing_and_merge(goldens, batch) -> None:
+    plain = goldens.pipeline("difix_ref")
+    pipeline = DifixPipeline.from_pretrained(goldens.checkpoint("difix_ref"), keep_lora=True)
+    parameters = make_trainable(pipeline, unet_rank=2, seed=3)
+    in_unet = [parameter for parameter in pipeline.unet.parameters() if parameter.requires_grad]
+    assert {id(parameter) for parameter in in_unet} < {id(parameter) for parameter in parameters}
+    assert sum(map(torch.numel, in_unet)) < 0.5 * sum(map(torch.numel, plain.unet.parameters()))
+    torch.testing.assert_close(pipeline.forward(batch.pixels), plain.forward(batch.pixels), rtol=0, atol=1e-5)
+
+    with torch.no_grad():
+        for parameter in in_unet:
+            parameter.add_(0.05)
+    moved = pipeline.forward(batch.pixels)
+    assert (moved - plain.forward(batch.pixels)).abs().max() > 1e-3
+    merge_lora(pipeline.unet)
+    assert pipeline.unet.state_dict().keys() == plain.unet.state_dict().keys()
+    torch.testing.assert_close(pipeline.forward(batch.pixels), moved, rtol=0, atol=1e-5)

@@ -7,6 +7,7 @@ go in and out: an activation of another image can never be left over.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -98,31 +99,39 @@ def lora_targets(vae: DifixVAE) -> list[str]:
     ]
 
 
-def attach_lora(vae: DifixVAE, weights: LoraWeights | None = None, *, rank: int = 4) -> list[nn.Parameter]:
-    """Put low-rank updates on the decoder, for training; returns their parameters.
+def new_lora(module: nn.Module, names: Iterable[str], rank: int, generator: torch.Generator) -> LoraWeights:
+    """Factors for these layers of `module` that change nothing yet, as published training began: A normal with
+    deviation 1 / rank, B zero."""
+    factors = {}
+    for name in names:
+        weight = _weight(module.get_submodule(name))
+        a = torch.randn(rank, *weight.shape[1:], generator=generator) / rank
+        factors[name] = (a, torch.zeros(weight.shape[0], rank, *(1 for _ in weight.shape[2:])))
+    return factors
 
-    weights: factors to go on with, on top of base weights that lack them. None: new factors that change nothing yet
-    (A normal with deviation 1 / rank, B zero). The update joins the weight before the layer runs, which costs one
-    small product per layer where separate adapters would cost a second convolution.
+
+def attach_lora(module: nn.Module, weights: LoraWeights) -> list[nn.Parameter]:
+    """Put low-rank updates on layers of `module`, for training; returns their parameters.
+
+    weights: factors on top of base weights that lack them. The update joins the weight before the layer runs, which
+    costs one small product per layer where separate adapters would cost a second convolution.
     """
     parameters: list[nn.Parameter] = []
-    for name in weights or lora_targets(vae):
-        layer = vae.get_submodule(name)
-        base = layer.weight
-        assert isinstance(base, Tensor)
-        if weights is not None:
-            a, b = (factor.to(base) for factor in weights[name])
-        else:
-            a = torch.randn(rank, *base.shape[1:], device=base.device, dtype=base.dtype) / rank
-            b = base.new_zeros(base.shape[0], rank, *(1 for _ in base.shape[2:]))
-        update = _LowRankUpdate(a, b)
+    for name, factors in weights.items():
+        layer = module.get_submodule(name)
+        update = _LowRankUpdate(*(factor.to(_weight(layer)) for factor in factors))
         parametrize.register_parametrization(layer, "weight", update)
         parameters.extend(update.parameters())
     return parameters
 
 
-def merge_lora(vae: DifixVAE) -> None:
+def merge_lora(module: nn.Module) -> None:
     """Fold attached updates into the weights; state-dict keys are then plain again."""
-    for module in list(vae.modules()):
-        if parametrize.is_parametrized(module, "weight"):
-            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+    for part in list(module.modules()):
+        if parametrize.is_parametrized(part, "weight"):
+            parametrize.remove_parametrizations(part, "weight", leave_parametrized=True)
+
+
+def _weight(layer: nn.Module) -> Tensor:
+    assert isinstance(layer.weight, Tensor)
+    return layer.weight

@@ -1,0 +1,262 @@
+"""A fine-tuning run: its data, model, saved state, validations and checkpoint. In each of several processes alike."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate import Accelerator
+
+from difix3d.atomic import recover_folder, replacing_folder
+from difix3d.errors import ConfigError
+from difix3d.events import Progress, Warned
+from difix3d.fixers.difix.checkpoint import licence_of, references_of
+from difix3d.fixers.difix.pipeline import DifixPipeline
+from difix3d.fixers.difix.vae import merge_lora
+from difix3d.losses import LPIPS
+from difix3d.perceptual_weights import find_weights, how_to_get
+from difix3d.training import state
+from difix3d.training.card import card
+from difix3d.training.dataset import PairsDataset
+from difix3d.training.fingerprint import hash_of_pairs, hash_of_weights
+from difix3d.training.framing import Framing
+from difix3d.training.loop import LoopSettings, StepResult, Trainer
+from difix3d.training.pairs import find_json, read_pairs
+from difix3d.training.processes import everywhere, on_main
+from difix3d.training.step import LossWeights
+from difix3d.training.validation import Validator
+from difix3d.types import TrainingPair
+
+if TYPE_CHECKING:
+    from difix3d.stages.finetune import FinetuneConfig
+
+_RESULT_STAYS = {"data", "start", "out", "steps", "batch_size", "accumulation", "gradient_checkpointing", "save_every",
+                 "restart", "validate_every", "tracker"}  # fmt: skip
+"""Settings that may change when a stopped run goes on: of data and start their contents are compared, not their names,
+and of batches the pairs per step, not how processes share them."""
+
+RUNS, VALIDATION = "runs", "validation"
+
+
+class Finetuning:
+    """`read_data`, `load`, `train` and `write`, in this order, within a with block. step: how many are done."""
+
+    def __init__(self, config: FinetuneConfig):
+        self.config = config
+        self.out = Path(config.out)
+        self.folder = state.folder_beside(self.out)
+        self.framing = Framing(config.width, config.height, config.crop)
+        self._perceives = bool(config.lpips_weight or config.gram_weight)
+        self._tracks = config.tracker == "tensorboard" and find_spec("tensorboard") is not None
+        on_gpu = torch.cuda.is_available()
+        self.accelerator = Accelerator(
+            mixed_precision={"auto": "bf16" if on_gpu else "no", "fp32": "no", "bf16": "bf16"}[config.precision],
+            log_with="tensorboard" if self._tracks else None,
+            project_dir=self.folder,
+        )
+
+    def __enter__(self) -> Finetuning:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.accelerator.end_training()
+
+    @property
+    def step(self) -> int:
+        return self.trainer.step
+
+    def read_data(self) -> None:
+        """Every row is looked at, before anything large is loaded."""
+        self.source = find_json(Path(self.config.data))
+        self.pairs: dict[str, list[TrainingPair]] = everywhere(lambda: read_pairs(self.source, self.framing))
+        self.dataset = PairsDataset(self.pairs["train"], self.framing, seed=self.config.seed)
+
+    def load(self) -> None:
+        """The parent, or the saved state of a run that was stopped."""
+        config = self.config
+        pipeline = everywhere(lambda: DifixPipeline.from_pretrained(config.start, keep_lora=True))
+        lpips = LPIPS.load("vgg") if self._perceives and find_weights("vgg") else None
+        wanted = {"l2": config.l2_weight, "lpips": lpips and config.lpips_weight, "gram": lpips and config.gram_weight}
+        self.losses = tuple(name for name, weight in wanted.items() if weight)
+        data, start = on_main(
+            self.accelerator, lambda: (hash_of_pairs(self.source, self.pairs), hash_of_weights(pipeline))
+        )
+        self.trainer = Trainer(pipeline, self.dataset, _loop_settings(config), self.accelerator, lpips)
+        self.identity: dict[str, Any] = {
+            **{name: value for name, value in asdict(config).items() if name not in _RESULT_STAYS},
+            "data": data,
+            "start": start,
+            "losses": list(self.losses),
+            "pairs_per_step": self.trainer.share.step_size,
+        }
+        self.record = self._stopped_run() or state.Record(self.identity)
+        self.validator = Validator(
+            self.trainer, self.pairs.get("test", []), self.framing, config.validation_pairs, self.folder / VALIDATION
+        )
+        if self._tracks:
+            self.accelerator.init_trackers(RUNS)
+
+    def warnings(self) -> Iterator[Warned]:
+        if self._perceives and self.losses == ("l2",):
+            yield Warned(
+                "finetune",
+                f"LPIPS weights (vgg) are not here: training with L2 alone, which blurs. {how_to_get('vgg')}",
+            )
+        if self.config.validation_pairs and not self.validator.pairs:
+            yield Warned(
+                "finetune", "The test split holds no pairs: what training does to other pictures is not measured."
+            )
+        if self.config.tracker != "none" and not self._tracks:
+            yield Warned(
+                "finetune",
+                f"{self.config.tracker} is not installed, so the run leaves no log: pip install 'difix3d[train]'",
+            )
+
+    def train(self) -> Iterator[StepResult]:
+        for result in self.trainer.run():
+            self.record.losses.append(result.loss)
+            self.accelerator.log(self.figures(result), step=result.step)
+            yield result
+
+    @staticmethod
+    def figures(result: StepResult) -> dict[str, float]:
+        flat = {name: value for name, value in asdict(result).items() if name != "terms"}
+        return {**flat, **result.terms}
+
+    def is_validation_due(self) -> bool:
+        """Before the first step, after the last, and as often as asked for between; once each."""
+        if not self.validator.pairs or self.step in (found["step"] for found in self.record.validations):
+            return False
+        every = self.config.validate_every
+        return self.step in (0, self.config.steps) or (every > 0 and self.step % every == 0)
+
+    def validate(self) -> Progress:
+        found = self.validator.run()
+        self.record.validations.append(found)
+        scores = {name: value for name, value in found["output"].items() if value is not None}
+        return Progress(
+            "finetune", "validating", self.step, self.config.steps, "steps", figures={"step": self.step, **scores}
+        )
+
+    def is_saving_due(self) -> bool:
+        every = self.config.save_every
+        return every > 0 and self.step % every == 0 and self.step < self.config.steps
+
+    def save(self) -> None:
+        on_main(self.accelerator, lambda: state.save_state(self.folder, self.trainer, self.record))
+
+    def write(self) -> dict[str, Any]:
+        """The checkpoint, its card and its pictures at `out`, all at once; then the saved state goes. Returns the
+        figures of the run."""
+        figures = self._summary()
+        on_main(self.accelerator, lambda: self._write(figures))
+        return figures
+
+    def _stopped_run(self) -> state.Record | None:
+        def find() -> state.Record | None:
+            recover_folder(self.out)
+            if self.config.restart:
+                shutil.rmtree(self.folder, ignore_errors=True)
+            record = state.read_record(self.folder)
+            if record is not None:
+                state.require_same_run(self.folder, record, self.identity)
+                if len(record.losses) > self.config.steps:
+                    raise ConfigError(
+                        f"{self.folder} holds an unfinished training of {len(record.losses)} steps already: ask for "
+                        "at least as many, or drop it with --restart."
+                    )
+            else:
+                state.require_space(self.folder, self._bytes_to_write())
+            return record
+
+        record = on_main(self.accelerator, find)
+        if record is not None:
+            everywhere(lambda: state.load_state(self.folder, self.trainer, record))
+        return record
+
+    def _bytes_to_write(self) -> int:
+        """Of the checkpoint and, while a new state replaces the old one, of both."""
+        pipeline, saves = self.trainer.pipeline, 0 < self.config.save_every < self.config.steps
+        written = sum(
+            parameter.numel()
+            for module in (pipeline.unet, pipeline.vae, pipeline.text_encoder)
+            for parameter in module.parameters()
+        )
+        return 4 * written + (2 * self.trainer.state_bytes if saves else 0)
+
+    def _summary(self) -> dict[str, Any]:
+        losses, validations = self.record.losses, self.record.validations
+        tenth = max(1, len(losses) // 10)
+        return {
+            "steps": len(losses),
+            "pairs": len(self.pairs["train"]),
+            "loss_first": sum(losses[:tenth]) / tenth,
+            "loss_last": sum(losses[-tenth:]) / tenth,
+            "validation": {
+                "pairs": validations[0]["pairs"],
+                "input": validations[0]["input"],
+                "before": validations[0]["output"],
+                "after": validations[-1]["output"],
+            }
+            if validations
+            else None,
+        }
+
+    def _write(self, figures: dict[str, Any]) -> None:
+        pipeline = self.trainer.pipeline
+        about = self._about(figures)
+        for tracker in self.accelerator.trackers:
+            tracker.finish()  # so that its log is whole before it is copied
+        with (
+            state.writing("the checkpoint", self.out),
+            self.trainer.averaged(),
+            replacing_folder(self.out) as target,
+        ):
+            merge_lora(pipeline.unet)  # save_pretrained does so with the decoder's
+            pipeline.save_pretrained(target, about)
+            (target / "README.md").write_text(card(about))
+            for name in (RUNS, VALIDATION):
+                if (self.folder / name).is_dir():
+                    shutil.copytree(self.folder / name, target / name, copy_function=shutil.copyfile)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _about(self, figures: dict[str, Any]) -> dict[str, Any]:
+        config, identity = self.config, self.identity
+        return {
+            "licence": licence_of(config.start),
+            "references": max(references_of(config.start), *_references(self.pairs["train"])),
+            "start": {"name": config.start, "revision": self.trainer.pipeline.revision, "sha256": identity["start"]},
+            "data": {"name": config.data, "sha256": identity["data"], "pairs": figures["pairs"]},
+            "settings": {**asdict(config), "pairs_per_step": identity["pairs_per_step"]},
+            "losses": list(self.losses),
+            "figures": figures,
+            "versions": {
+                name: version(name) for name in ("difix3d", "torch", "diffusers", "transformers", "accelerate")
+            },
+        }
+
+
+def _references(pairs: Sequence[TrainingPair]) -> list[int]:
+    return [len(pair.references) for pair in pairs]
+
+
+def _loop_settings(config: FinetuneConfig) -> LoopSettings:
+    return LoopSettings(
+        steps=config.steps,
+        batch_size=config.batch_size,
+        accumulation=config.accumulation,
+        learning_rate=config.learning_rate,
+        warmup_steps=config.warmup_steps,
+        gradient_norm=config.gradient_norm,
+        weights=LossWeights(config.l2_weight, config.lpips_weight, config.gram_weight, config.gram_warmup_steps),
+        unet_rank=config.lora_rank,
+        ema_decay=config.ema_decay,
+        gradient_checkpointing=config.gradient_checkpointing,
+        seed=config.seed,
+    )
