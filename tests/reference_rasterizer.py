@@ -21,6 +21,8 @@ from difix3d.types import Camera
 UNDECIDED = 2e-4
 """Relative error of a float32 alpha. A centre's rounding (4e-6 pixels at 64, 3e-5 at 400) moves that of a thin splat by
 5e-5."""
+SAME_DEPTH = 5e-7
+"""Relative. Two depths nearer to one another than this may come in either order in float32."""
 
 
 def rotations(quats: torch.Tensor) -> torch.Tensor:
@@ -80,9 +82,9 @@ def reference_rasterize(
     """As difix3d.splatting.rasterize, in the dtype of its inputs (use float64); memory grows as H W N.
 
     centre_shift: [N, 2] pixels added to the projected centres; its gradient at 0 is that of the screen space.
-    undecided: [H, W] bool, set where some splat's alpha, or the transmittance behind it, would be on the other side of
-    a threshold if alphas were off by `alpha_error` of themselves: there the picture or its slope jumps, and a gradient
-    is that of one side or the other.
+    undecided: [H, W] bool, set where float32 may decide otherwise: some splat's alpha, or the transmittance behind it,
+    would be on the other side of a threshold if alphas were off by `alpha_error` of themselves, or two splats are at
+    the same depth. There the picture or its slope jumps, and a gradient is that of one side or the other.
     """
     dtype = means.dtype
     K = torch.tensor(camera.K, dtype=dtype)
@@ -123,6 +125,7 @@ def reference_rasterize(
     running = torch.ones(camera.height, camera.width, dtype=torch.bool)
     slack = torch.zeros(camera.height, camera.width, dtype=dtype)
     opacities = torch.sigmoid(opacity_logits)
+    alpha_before, z_before = torch.zeros_like(far), 0.0
     for n in order.tolist():
         dx, dy = uv[n, 0] - xs, uv[n, 1] - ys
         sigma = 0.5 * (conic[n, 0, 0] * dx * dx + conic[n, 1, 1] * dy * dy) + conic[n, 0, 1] * dx * dy
@@ -135,6 +138,9 @@ def reference_rasterize(
             slack = slack + alpha_error * alpha / (1 - alpha)  # relative, of the product of all 1 - alpha so far
             near_end = (rest / MIN_TRANSMITTANCE - 1).abs()
             undecided |= running & ((near_alpha < alpha_error) | (near_end < slack))
+            if float(z[n]) - z_before < SAME_DEPTH * z_before:
+                undecided |= running & (alpha > 0) & (alpha_before > 0)
+            alpha_before, z_before = alpha, float(z[n])
         running = running & (rest > MIN_TRANSMITTANCE)
         w = torch.where(running, alpha * transmittance, torch.zeros_like(alpha))
         rgb = rgb + w[..., None] * colors[n]

@@ -39,7 +39,7 @@ def rasterize(
     `screen` is filled for densification. ShapeError names a wrong argument; ConfigError a camera that none can be;
     MissingBackendError a missing device.
 
-    Memory on the CPU, beside arguments and pictures: 150 bytes a splat, 8 a splat and tile it touches (at most 64 MiB),
+    Memory on the CPU, beside arguments and pictures: 170 bytes a splat, 8 a splat and tile it touches (at most 64 MiB),
     at most 128 MiB of counts; 40 more a splat and tile (at most 320 MiB) where gradients are asked for.
     """
     count = _check_shapes(means, quats, log_scales, opacity_logits, sh, background)
