@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 Seen = TypeVar("Seen")
@@ -47,6 +48,26 @@ def in_background(
     if "error" in outcome:
         raise outcome["error"]
     return outcome["value"]
+
+
+class Spent:
+    """Seconds of wall time by phase: `with spent("match"): ...` adds the block's to what the phase has."""
+
+    def __init__(self, *phases: str):
+        self._seconds = dict.fromkeys(phases, 0.0)
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self._seconds[phase] += time.monotonic() - started
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """ "seconds_<phase>" of every phase, tenths."""
+        return {f"seconds_{phase}": round(seconds, 1) for phase, seconds in self._seconds.items()}
 
 
 class Countdown:

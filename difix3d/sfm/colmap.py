@@ -3,14 +3,14 @@
 What is tried, until four in five photos have a camera:
 1. pairs as `pairs.choose_pairs` has them, incremental mapping; again with the focal length held, which a few seconds
    of video need;
-2. global mapping of the same matches (a few seconds; joins what the incremental mapper leaves in pieces);
+2. global mapping of the same matches (a few seconds; joins what the incremental mapper leaves in pieces, and finds
+   a focal length that EXIF does not tell, where growing photo by photo strayed);
 3. for ordered photos, all pairs (they may not have been in order);
 4. finer features, unless the photos show two subjects, or nothing in common at all.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,9 @@ import numpy as np
 
 from difix3d.events import Warned
 from difix3d.sfm import features, mapping
+from difix3d.sfm.background import Spent
 from difix3d.sfm.base import STAGE, PhotoSet, Said, SfmResult, SfmSettings, require_enough_photos
+from difix3d.sfm.baseline import has_pairs_apart
 from difix3d.sfm.checks import require_features, require_parallax, require_scene
 from difix3d.sfm.mapping import Model
 from difix3d.sfm.pairs import EXHAUSTIVE_UNORDERED, choose_pairs, exhaustive_pairs
@@ -30,6 +32,8 @@ GOOD_SHARE = 0.8
 """Below this share of registered photos, something dearer is tried."""
 MIN_INLIERS = 15
 """Matches that fit one geometry, at least, for COLMAP to believe a pair."""
+STRAYED_PX = 0.9
+"""Reprojection error of cameras whose focal length nobody knew, above which it is looked for another way."""
 DRIFT = 1.25
 """A focal length this far from EXIF's is not believed without a look at what holding EXIF's gives."""
 
@@ -43,57 +47,57 @@ class ColmapBackend:
 
     def reconstruct(self, photos: PhotoSet, workspace: Path, settings: SfmSettings) -> Events:
         """See SfmBackend. figures: registered, photos, points, reprojection_px, median_triangulation_deg, focal_px,
-        focal_held, matcher, mapper, first_octave, features, seconds_extract, seconds_match, seconds_map."""
+        focal_held, matcher, mapper, first_octave, features; seconds_extract, _match, _map and _straighten."""
         require_enough_photos(photos)
-        run = _Run(photos, workspace, settings)
+        spent = Spent("extract", "match", "map", "straighten")
+        run = _Run(photos, workspace, settings, spent)
         yield from run.find_features(features.Detail())
         require_features(features.features_per_photo(run.database))
         yield from run.match()
         best = yield from run.map_best()
         if not run.good(best) and run.matcher == "sequential" and len(photos.photos) <= EXHAUSTIVE_UNORDERED:
             yield from run.match(exhaustive=True)
-            best = run.better(best, (yield from run.map_best()))
+            best = mapping.better(best, (yield from run.map_best()))
         if not run.good(best) and run.any_overlap() and not run.two_subjects(best):
             yield Warned(STAGE, _piecemeal(best, photos))
-            finer = _Run(photos, workspace / "fine", settings, run.seconds)
+            finer = _Run(photos, workspace / "fine", settings, spent)
             yield from finer.find_features(features.FINE)
             yield from finer.match(exhaustive=run.matcher == "exhaustive")
             best_of_finer = yield from finer.map_best()
-            if run.better(best, best_of_finer) is best_of_finer:
+            if mapping.better(best, best_of_finer) is best_of_finer:
                 run, best = finer, best_of_finer
 
         model = require_scene(best, photos)
         require_parallax(run.database, photos, model)
         figures = run.figures(model)
         images_dir, sparse_dir = workspace / "undistorted", workspace / "sparse"
-        yield from undistort(model.reconstruction, photos.folder, images_dir, sparse_dir)
+        with spent("straighten"):
+            yield from undistort(model.reconstruction, photos.folder, images_dir, sparse_dir, settings.thread_count)
         left_out = tuple(photo.name for photo in photos.photos if photo.name not in model.names)
-        return SfmResult(images_dir, sparse_dir, left_out, figures)
+        return SfmResult(images_dir, sparse_dir, left_out, figures | spent.figures)
 
 
 class _Run:
     """One database: its features, its matches, its models, and the seconds they took."""
 
-    def __init__(
-        self, photos: PhotoSet, workspace: Path, settings: SfmSettings, seconds: dict[str, float] | None = None
-    ):
+    def __init__(self, photos: PhotoSet, workspace: Path, settings: SfmSettings, spent: Spent):
         workspace.mkdir(parents=True, exist_ok=True)
         self.photos, self.workspace, self.settings = photos, workspace, settings
         self.database = workspace / "database.db"
         self.detail = features.Detail()
         self.matcher = ""
-        self.seconds = seconds if seconds is not None else {"extract": 0.0, "match": 0.0, "map": 0.0}
+        self.spent = spent
         self.models = 0
 
     def find_features(self, detail: features.Detail) -> Events:
         self.detail = detail
-        with _timed(self.seconds, "extract"):
+        with self.spent("extract"):
             features.create_database(self.database, self.photos)
             yield from features.extract(self.database, self.photos, detail, self.settings)
 
     def match(self, exhaustive: bool = False) -> Events:
         count = len(self.photos.photos)
-        with _timed(self.seconds, "match"):
+        with self.spent("match"):
             if exhaustive:
                 self.matcher, pairs = "exhaustive", exhaustive_pairs(count)
             else:
@@ -108,19 +112,20 @@ class _Run:
     def map_best(self) -> Events:
         """The mapper asked for; or incremental and, where that leaves photos out, incremental from a narrower first
         pair with the focal length held, then global. EXIF's focal is held where a refined one cannot be trusted."""
-        mappers = ("incremental", "global") if self.settings.mapper == "auto" else (self.settings.mapper,)
         best: Model | None = None
-        with _timed(self.seconds, "map"):
-            for mapper in mappers:
-                if best is None or not self.good(best):
-                    free = yield from self._map(mapper, hold_focal=False)
-                    if self._doubtful_focal(free):
-                        free = self._trusted(free, (yield from self._map(mapper, hold_focal=True)))
-                    best = self.better(best, free)
-                if mapper == "incremental" and not self.good(best):
+        with self.spent("map"):
+            if self.settings.mapper in ("auto", "incremental"):
+                first_deg = mapping.NARROW_DEG
+                if has_pairs_apart(self.database, mapping.WIDE_DEG):
+                    first_deg = mapping.WIDE_DEG
+                best = yield from self._trusted("incremental", first_deg)
+                if not self.good(best):
                     # Small steps alone do not fix a focal length, and a wrong one lets nothing grow.
-                    narrow = yield from self._map(mapper, hold_focal=True, first_angle_deg=mapping.NARROW_DEG)
-                    best = self.better(best, narrow)
+                    best = mapping.better(best, (yield from self._map("incremental", True, mapping.NARROW_DEG)))
+            if self.settings.mapper == "global" or (self.settings.mapper == "auto" and not self.good(best)):
+                best = mapping.better(best, (yield from self._trusted("global")))
+            elif best is not None and self.settings.mapper == "auto" and self._strayed(best):
+                best = mapping.closer(best, (yield from self._map("global", False)))
         return best
 
     def _map(self, mapper: str, hold_focal: bool, first_angle_deg: float = mapping.WIDE_DEG) -> Events:
@@ -132,31 +137,29 @@ class _Run:
             )
         )
 
+    def _trusted(self, mapper: str, first_angle_deg: float = mapping.WIDE_DEG) -> Events:
+        """The model with the focal length refined; with EXIF's where the refined one is doubtful, unless EXIF is
+        plainly wrong: fewer photos registered, or half as much error again."""
+        free = yield from self._map(mapper, False, first_angle_deg)
+        if not self._doubtful_focal(free):
+            return free
+        held = yield from self._map(mapper, True, first_angle_deg)
+        if held is None or held.registered < 0.9 * free.registered:
+            return free
+        return held if held.error_px < 1.5 * free.error_px else free
+
     def _doubtful_focal(self, model: Model | None) -> bool:
         if model is None or (drift := mapping.focal_drift(model, self.photos)) is None:
             return False
         return drift > DRIFT or mapping.is_flat_and_parallel(model)
 
-    @staticmethod
-    def _trusted(free: Model, held: Model | None) -> Model:
-        """The held model unless EXIF is plainly wrong: fewer photos registered, or half as much error again."""
-        if held is None or held.registered < 0.9 * free.registered:
-            return free
-        worse = (
-            held.reconstruction.compute_mean_reprojection_error()
-            / free.reconstruction.compute_mean_reprojection_error()
-        )
-        return held if worse < 1.5 else free
+    def _strayed(self, model: Model) -> bool:
+        """Whether a focal length that EXIF does not know was found, and badly: growing photo by photo has then
+        settled on a wrong one (210 px for 370), which placing all photos at once does not."""
+        return not any(photo.focal_px for photo in self.photos.photos) and model.error_px > STRAYED_PX
 
     def good(self, model: Model | None) -> bool:
         return model is not None and model.registered >= GOOD_SHARE * len(self.photos.photos)
-
-    @staticmethod
-    def better(first: Model | None, second: Model | None) -> Model | None:
-        """More photos wins; the first of equals."""
-        if first is None or second is None:
-            return first or second
-        return second if second.registered > first.registered else first
 
     def any_overlap(self) -> bool:
         """Whether at least one pair of photos shows the same thing: else finer features find nothing either."""
@@ -180,28 +183,14 @@ class _Run:
             "registered": model.registered,
             "photos": len(self.photos.photos),
             "points": reconstruction.num_points3D(),
-            "reprojection_px": round(reconstruction.compute_mean_reprojection_error(), 3),
+            "reprojection_px": round(model.error_px, 3),
             "focal_px": round(mapping.focal_px(model), 1),
             "focal_held": model.held_focal,
             "matcher": self.matcher,
             "mapper": model.mapper,
             "first_octave": self.detail.first_octave,
             "features": int(np.median(features.features_per_photo(self.database))),
-            **{f"seconds_{phase}": round(seconds, 1) for phase, seconds in self.seconds.items()},
         }
-
-
-class _timed:
-    """Adds the block's wall time to seconds[phase]."""
-
-    def __init__(self, seconds: dict[str, float], phase: str):
-        self.seconds, self.phase = seconds, phase
-
-    def __enter__(self) -> None:
-        self.started = time.monotonic()
-
-    def __exit__(self, *_: object) -> None:
-        self.seconds[self.phase] += time.monotonic() - self.started
 
 
 def _piecemeal(model: Model | None, photos: PhotoSet) -> str:

@@ -7,7 +7,6 @@ first the one that fits. Points come from the COLMAP model, or are triangulated 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from difix3d.errors import FormatError, ReconstructionError
 from difix3d.events import Progress
 from difix3d.sfm import features
-from difix3d.sfm.background import in_background
+from difix3d.sfm.background import Spent, in_background
 from difix3d.sfm.base import STAGE, Photo, PhotoSet, Said, SfmResult, SfmSettings, needed_photos, require_enough_photos
 from difix3d.sfm.checks import SEEN_PER_PHOTO, require_features, seen_per_photo
 from difix3d.sfm.pairs import choose_pairs
@@ -48,7 +47,7 @@ class KnownPosesBackend:
 
     def reconstruct(self, photos: PhotoSet, workspace: Path, settings: SfmSettings) -> Generator[Said, None, SfmResult]:
         """See SfmBackend. figures: registered, photos, points, reprojection_px, focal_px, matcher, mapper
-        ("known_poses"), points_from ("model" or "matches"), seconds_extract, seconds_match, seconds_map."""
+        ("known_poses"), points_from ("model" or "matches"); seconds_extract, _match, _map and _straighten."""
         require_enough_photos(photos)
         workspace.mkdir(parents=True, exist_ok=True)
         yield Progress(STAGE, "Reading poses", 0, 0)
@@ -59,14 +58,15 @@ class KnownPosesBackend:
         if source:
             _take_points(model, source, shots)
         images_dir, sparse_dir = workspace / "undistorted", workspace / "sparse"
-        yield from undistort(model, photos.folder, images_dir, sparse_dir)
+        spent = Spent("extract", "match", "map", "straighten")
+        with spent("straighten"):
+            yield from undistort(model, photos.folder, images_dir, sparse_dir, settings.thread_count)
 
-        seconds = {"extract": 0.0, "match": 0.0, "map": 0.0}
         points_from = "model"
         if seen_per_photo(model) < SEEN_PER_PHOTO:
             points_from = "matches"
             straight = _straight_photos(model, photos, images_dir)
-            model = yield from _triangulate(model, straight, workspace, sparse_dir, settings, seconds)
+            model = yield from _triangulate(model, straight, workspace, sparse_dir, settings, spent)
             if (seen := seen_per_photo(model)) < SEEN_PER_PHOTO:
                 raise ReconstructionError(
                     f"The photos and the given poses agree on only {seen} points in a typical photo; at least "
@@ -84,7 +84,7 @@ class KnownPosesBackend:
             "matcher": "none" if points_from == "model" else "known_poses",
             "mapper": "known_poses",
             "points_from": points_from,
-            **{f"seconds_{phase}": round(spent, 1) for phase, spent in seconds.items()},
+            **spent.figures,
         }
         return SfmResult(images_dir, sparse_dir, left_out, figures)
 
@@ -263,7 +263,7 @@ def _triangulate(
     workspace: Path,
     sparse_dir: Path,
     settings: SfmSettings,
-    seconds: dict[str, float],
+    spent: Spent,
 ) -> Generator[Said, None, pycolmap.Reconstruction]:
     """Points where matches of the straight photos meet, the cameras held; written into sparse_dir too."""
     database = workspace / "database.db"
@@ -275,18 +275,17 @@ def _triangulate(
         names = [image.name for image in model.images.values() if image.camera_id == camera_id]
         pycolmap.import_images(database, photos.folder, pycolmap.CameraMode.SINGLE, names, options)
 
-    started = time.monotonic()
-    yield from features.extract(database, photos, features.Detail(), settings)
-    require_features(features.features_per_photo(database))
-    extracted = time.monotonic()
-    _, pairs = choose_pairs(
-        len(photos.photos),
-        photos.ordered,
-        settings.matching,
-        lambda: features.global_descriptors(database, photos, settings.seed),
-    )
-    yield from features.match(database, photos, pairs, settings)
-    matched = time.monotonic()
+    with spent("extract"):
+        yield from features.extract(database, photos, features.Detail(), settings)
+        require_features(features.features_per_photo(database))
+    with spent("match"):
+        _, pairs = choose_pairs(
+            len(photos.photos),
+            photos.ordered,
+            settings.matching,
+            lambda: features.global_descriptors(database, photos, settings.seed),
+        )
+        yield from features.match(database, photos, pairs, settings)
 
     triangulation = pycolmap.IncrementalPipelineOptions()
     triangulation.num_threads = settings.thread_count
@@ -299,17 +298,13 @@ def _triangulate(
         lambda: 0,
         token.cancel,
     )
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            found = end.value
-            break
-        yield Progress(STAGE, "Triangulating points", 0, 0, "points")
-    seconds |= {
-        "extract": extracted - started,
-        "match": matched - extracted,
-        "map": time.monotonic() - matched,
-    }
+    with spent("map"):
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                found = end.value
+                break
+            yield Progress(STAGE, "Triangulating points", 0, 0, "points")
     found.write(sparse_dir)
     return found

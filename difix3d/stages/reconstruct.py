@@ -48,7 +48,7 @@ def reconstruct(scene: Scene, config: ReconstructConfig) -> Generator[Event, Non
     Figures: registered, photos, points, reprojection_px (mean over the points), median_triangulation_deg,
     left_out (names as the person gave them), seconds_* of each phase, and what the backend chose.
     """
-    photos = _photos(scene)
+    photos = read_photos(scene)
     backend = load_backend("known_poses" if config.known_poses else "colmap")
     settings = SfmSettings(config.matching, config.mapper, config.known_poses, config.seed, config.threads)
     with _workspace(scene) as workspace:
@@ -76,7 +76,7 @@ def _inputs(config: ReconstructConfig) -> tuple[str, ...]:
     return ("capture", *files_of(config.known_poses)) if config.known_poses else ("capture",)
 
 
-def _photos(scene: Scene) -> PhotoSet:
+def read_photos(scene: Scene) -> PhotoSet:
     """What ingest left. SceneError where it has not run."""
     if not scene.capture_info_path.is_file():
         raise SceneError(
