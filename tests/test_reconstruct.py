@@ -99,6 +99,8 @@ def test_what_it_says(template: Ran) -> None:
     pictures = [event for event in events if isinstance(event, Artifact)]
     assert pictures and all(event.kind == "sparse" for event in pictures)
     assert pictures[-1].caption.startswith("18 cameras, ")
+    seconds = events[-1].figures["seconds_match"]
+    assert f" {seconds:.1f} s matches" in pictures[-1].caption
     # The final picture shows orange frustums on a dark ground, and points.
     picture = read_rgb(scene.root / pictures[-1].path).astype(int)
     assert picture.shape == (SIZE[1], SIZE[0], 3)

@@ -12,7 +12,16 @@ import pytest
 from difix3d.geometry import look_at, project
 from difix3d.sfm.base import Photo, PhotoSet
 from difix3d.sfm.checks import seen_per_photo
-from difix3d.sfm.mapping import MIN_SEEN, Model, drop_starved, focal_drift, focal_px, is_flat_and_parallel
+from difix3d.sfm.mapping import (
+    MIN_SEEN,
+    Model,
+    better,
+    closer,
+    drop_starved,
+    focal_drift,
+    focal_px,
+    is_flat_and_parallel,
+)
 from difix3d.sfm.snapshot import plain
 from difix3d.types import Camera
 
@@ -77,6 +86,25 @@ def test_photos_that_starve_once_others_are_gone_go_too() -> None:
     model = model_of(orbit(3), ball(MIN_SEEN - 1))
     drop_starved(model.reconstruction)
     assert model.registered == 0
+
+
+def with_error(error_px: float, count: int = 12) -> Model:
+    """Photos around a ball, every point seen `error_px` beside where it is."""
+    model = model_of(orbit(count), ball())
+    for image in model.reconstruction.images.values():
+        for point in image.points2D:
+            point.xy = point.xy + np.array([error_px, 0])
+    model.reconstruction.update_point_3d_errors()
+    return model
+
+
+def test_more_photos_are_better_and_a_clearly_smaller_error_of_as_many_is_closer() -> None:
+    loose, tight, similar, fewer = with_error(1.0), with_error(0.4), with_error(0.9), with_error(0.1, 11)
+    assert loose.error_px == pytest.approx(1.0, rel=1e-3)
+    assert better(fewer, loose) is loose and better(loose, tight) is loose
+    assert better(None, loose) is loose and better(loose, None) is loose and better(None, None) is None
+    assert closer(loose, tight) is tight
+    assert closer(loose, similar) is loose and closer(loose, fewer) is loose and closer(loose, None) is loose
 
 
 def test_drift_is_the_largest_ratio_to_a_prior_either_way() -> None:
