@@ -128,29 +128,28 @@ def table(results: list[tuple[Run, dict[str, Any]]]) -> str:
     budgets = list(dict.fromkeys(run.budget for run, _ in results))
     scenes = list(dict.fromkeys(run.scene for run, _ in results))
     by_key = {(run.scene, run.budget): result for run, result in results}
-    lines = []
 
-    def block(title: str, cell: Any, last: Any = None) -> None:
-        lines.extend([f"| {title} | {' | '.join(budgets)} |", f"| --- |{' ---: |' * len(budgets)}"])
-        for scene in scenes:
-            found = [by_key.get((scene, budget)) for budget in budgets]
-            lines.append(f"| {scene} | {' | '.join(cell(each) if each else '' for each in found)} |")
-        if last:
-            lines.append(f"| **mean** | {' | '.join(f'**{last(budget)}**' for budget in budgets)} |")
-        lines.append("")
+    def grid(title: str, rows: dict[str, list[str]]) -> str:
+        head = [f"| {title} | {' | '.join(budgets)} |", f"| --- |{' ---: |' * len(budgets)}"]
+        return "\n".join([*head, *(f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items()), ""])
 
-    for name, title in SCORES.items():
-        digits = 2 if name == "psnr" else 3
-
-        def shown(value: float | None, digits: int = digits) -> str:
-            return "" if value is None else f"{value:.{digits}f}"
-
-        def over_scenes(budget: str, name: str = name, shown: Any = shown) -> str:
-            return shown(mean([by_key[scene, budget][name] for scene in scenes if (scene, budget) in by_key], 4))
-
-        block(title, lambda result, name=name, shown=shown: shown(result[name]), over_scenes)
-    block("splats, steps (per s)", lambda r: f"{r['splats']:,}, {r['steps']:,} ({r['steps_per_second']:.0f})")
-    return "\n".join(lines)
+    grids = []
+    for score, title in SCORES.items():
+        digits = 2 if score == "psnr" else 3
+        rows = {scene: [by_key[scene, budget][score] for budget in budgets] for scene in scenes}
+        rows["**mean**"] = [mean(column, 4) for column in zip(*rows.values())]
+        shown = {
+            name: ["" if value is None else f"{value:.{digits}f}" for value in values] for name, values in rows.items()
+        }
+        grids.append(grid(title, shown))
+    work = "{splats:,}, {steps:,} ({steps_per_second:.0f})"
+    grids.append(
+        grid(
+            "splats, steps (per s)",
+            {scene: [work.format(**by_key[scene, budget]) for budget in budgets] for scene in scenes},
+        )
+    )
+    return "\n".join(grids)
 
 
 def main() -> None:
