@@ -50,7 +50,10 @@ def test_the_cache_is_in_the_first_folder_that_can_be_written(
     assert folder().parent == tmp_path / "home"
     (tmp_path / "file").touch()  # below a file nothing can be made, not even by root
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert folder().parent == tmp_path / "temporary" and folder().is_dir()
+    temporary = folder()
+    assert temporary.parent == tmp_path / "temporary" and temporary.is_dir() and folder() == temporary
+    temporary.chmod(0o777)  # made by somebody else, who might put code there for us to run
+    assert folder() != temporary and folder().parent == temporary.parent
 
 
 def test_the_background_compiler_is_started_once_and_works(elsewhere: Path) -> None:

@@ -41,8 +41,14 @@ def kernel_folder() -> Path:
             except OSError:
                 continue
     folder = Path(tempfile.gettempdir()) / f"{name}-{os.getuid() if hasattr(os, 'getuid') else 0}"
-    folder.mkdir(exist_ok=True)
-    return folder
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder if _only_ours(folder) else Path(tempfile.mkdtemp(prefix=name))
+
+
+def _only_ours(folder: Path) -> bool:
+    """Whether nobody else can put files there: what lies in a cache is run."""
+    status = folder.stat()
+    return not hasattr(os, "getuid") or (status.st_uid == os.getuid() and not status.st_mode & 0o022)
 
 
 def is_complete() -> bool:
