@@ -36,9 +36,11 @@ _FOUND = 0.3
 # Of 72 renders of sparse, halved and stopped fits of six captures none had a median shift at all; two had a
 # correlation below 0.3, and those showed nothing but smears. Of photos of another place hardly any reaches 0.1.
 _MIN_BLOCKS = 4
-_MIN_ALPHA = 0.2
-_SHIFTED_SHARE, _SHIFTED_PX = 0.005, 2.0
-"""Of the longer side (2.4 px at 480), and at least so many pixels: what is off by more was posed wrongly."""
+_MIN_ALPHA = 0.5
+"""With more holes than scene there is more to invent than to fix."""
+_SHIFTED_SHARE, _SHIFTED_PX = 0.01, 2.0
+"""Of the longer side (4.8 px at 480), and at least so many pixels. Wrong depth moves all of a subject by up to 0.8 %
+in short fits of few photos, and that is a flaw to learn from; poses that are wrong are so by more."""
 _UNRELATED = 0.12
 
 

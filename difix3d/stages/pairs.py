@@ -25,6 +25,8 @@ from difix3d.stages.pairing.unit import Unit
 from difix3d.stages.pairing.workers import run_units, worker_count
 
 _QUICK = PRESETS["quick"]
+_FORETELLING = 0.1
+"""Fits that must be done before the time left is told: processes take some seconds to start."""
 _PLACES = ("out", "scenes")
 """Settings that name folders of this machine: they stay here."""
 
@@ -157,9 +159,8 @@ def _make(todo: Sequence[Unit], settings: FitSettings, asked: int) -> Generator[
             if said is not None:
                 shares[said.unit.label] = 1.0 if said.ended else said.share
                 done = sum(shares.values())
-                left = (time.monotonic() - started) / done * (len(todo) - done) if done else None
-                message = f"Fitting and rendering {said.unit.label}"
-                told = Progress("pairs", message, round(done, 2), len(todo), "fits", left)
+                left = (time.monotonic() - started) / done * (len(todo) - done) if done > _FORETELLING else None
+                told = Progress("pairs", "Fitting and rendering", round(done, 2), len(todo), "fits", left)
                 if said.problem:
                     failed[said.unit.label] = said.problem
                     yield Warned("pairs", f"{said.unit.label} is left out: {said.problem}")

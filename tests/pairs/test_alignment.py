@@ -76,7 +76,7 @@ def test_an_empty_render_is_no_pair_and_its_empty_part_is_not_compared() -> None
     alpha[:, : WIDTH // 2] = 0
     render = as_rendered(photo, 3) * alpha[..., None].astype(np.uint8)
     assert align(render, alpha, photo).problem == ""
-    assert align(render, 0.1 * FULL, photo).problem.startswith("empty")
+    assert align(render, 0.4 * FULL, photo).problem.startswith("empty")
 
 
 def test_plain_walls_are_given_the_benefit_of_the_doubt() -> None:
