@@ -125,7 +125,7 @@ def reference_rasterize(
     running = torch.ones(camera.height, camera.width, dtype=torch.bool)
     slack = torch.zeros(camera.height, camera.width, dtype=dtype)
     opacities = torch.sigmoid(opacity_logits)
-    alpha_before, z_before = torch.zeros_like(far), 0.0
+    depths, z_before, alpha_before = z.tolist(), 0.0, torch.zeros_like(far)
     for n in order.tolist():
         dx, dy = uv[n, 0] - xs, uv[n, 1] - ys
         sigma = 0.5 * (conic[n, 0, 0] * dx * dx + conic[n, 1, 1] * dy * dy) + conic[n, 0, 1] * dx * dy
@@ -138,9 +138,9 @@ def reference_rasterize(
             slack = slack + alpha_error * alpha / (1 - alpha)  # relative, of the product of all 1 - alpha so far
             near_end = (rest / MIN_TRANSMITTANCE - 1).abs()
             undecided |= running & ((near_alpha < alpha_error) | (near_end < slack))
-            if float(z[n]) - z_before < SAME_DEPTH * z_before:
+            if depths[n] - z_before < SAME_DEPTH * z_before:
                 undecided |= running & (alpha > 0) & (alpha_before > 0)
-            alpha_before, z_before = alpha, float(z[n])
+            alpha_before, z_before = alpha, depths[n]
         running = running & (rest > MIN_TRANSMITTANCE)
         w = torch.where(running, alpha * transmittance, torch.zeros_like(alpha))
         rgb = rgb + w[..., None] * colors[n]
