@@ -41,8 +41,6 @@ _RESULT_STAYS = {"data", "start", "out", "steps", "batch_size", "accumulation", 
 """Settings that may change when a stopped run goes on: of data and start their contents are compared, not their names,
 and of batches the pairs per step, not how processes share them."""
 
-RUNS, VALIDATION = "runs", "validation"
-
 
 class Finetuning:
     """`read_data`, `load`, `train` and `write`, in this order, within a with block. step: how many are done."""
@@ -84,6 +82,8 @@ class Finetuning:
         lpips = LPIPS.load("vgg") if self._perceives and find_weights("vgg") else None
         wanted = {"l2": config.l2_weight, "lpips": lpips and config.lpips_weight, "gram": lpips and config.gram_weight}
         self.losses = tuple(name for name, weight in wanted.items() if weight)
+        if not self.losses:
+            raise ConfigError(f"No loss is left to train with. Give --l2-weight, or LPIPS: {how_to_get('vgg')}")
         data, start = on_main(
             self.accelerator, lambda: (hash_of_pairs(self.source, self.pairs), hash_of_weights(pipeline))
         )
@@ -97,10 +97,14 @@ class Finetuning:
         }
         self.record = self._stopped_run() or state.Record(self.identity)
         self.validator = Validator(
-            self.trainer, self.pairs.get("test", []), self.framing, config.validation_pairs, self.folder / VALIDATION
+            self.trainer,
+            self.pairs.get("test", []),
+            self.framing,
+            config.validation_pairs,
+            self.folder / state.VALIDATION,
         )
         if self._tracks:
-            self.accelerator.init_trackers(RUNS)
+            self.accelerator.init_trackers(state.RUNS)
 
     def warnings(self) -> Iterator[Warned]:
         if self._perceives and self.losses == ("l2",):
@@ -161,9 +165,7 @@ class Finetuning:
     def _stopped_run(self) -> state.Record | None:
         def find() -> state.Record | None:
             recover_folder(self.out)
-            if self.config.restart:
-                shutil.rmtree(self.folder, ignore_errors=True)
-            record = state.read_record(self.folder)
+            record = None if self.config.restart else state.read_record(self.folder)
             if record is not None:
                 state.require_same_run(self.folder, record, self.identity)
                 if len(record.losses) > self.config.steps:
@@ -172,6 +174,7 @@ class Finetuning:
                         "at least as many, or drop it with --restart."
                     )
             else:
+                state.clear(self.folder)
                 state.require_space(self.folder, self._bytes_to_write())
             return record
 
@@ -221,10 +224,10 @@ class Finetuning:
             merge_lora(pipeline.unet)  # save_pretrained does so with the decoder's
             pipeline.save_pretrained(target, about)
             (target / "README.md").write_text(card(about))
-            for name in (RUNS, VALIDATION):
+            for name in (state.RUNS, state.VALIDATION):
                 if (self.folder / name).is_dir():
                     shutil.copytree(self.folder / name, target / name, copy_function=shutil.copyfile)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        state.clear(self.folder)
 
     def _about(self, figures: dict[str, Any]) -> dict[str, Any]:
         config, identity = self.config, self.identity

@@ -1,5 +1,7 @@
 """`difix3d finetune` in one of several processes: accelerate launch -m difix3d.training --data ... --from ... --out ...
 
+On CPUs that launcher needs MPI; torchrun --nproc-per-node 2 -m difix3d.training ... does not.
+
 The main process tells how it goes. The others keep silent, but for a crash, and for what is wrong on another machine.
 """
 

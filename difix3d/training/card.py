@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def _front_matter(about: dict[str, Any]) -> list[str]:
     return [
         "---",
         "license: other",
-        f"license_name: {json.dumps(about['licence'])}",
+        f"license_name: {re.sub('[^a-z0-9.]+', '-', about['licence'].lower()).strip('-')}",
         *([f"base_model: {json.dumps(parent)}"] if is_hub_id(parent) else []),
         "pipeline_tag: image-to-image",
         "tags:",

@@ -40,8 +40,7 @@ class Batch:
     numbers: tuple[int, ...]
 
     def to(self, device: torch.device) -> Batch:
-        tensors = (tensor.to(device, non_blocking=True) for tensor in (self.pixels, self.target, self.weights))
-        pixels, target, weights = tensors
+        pixels, target, weights = (tensor.to(device) for tensor in (self.pixels, self.target, self.weights))
         return Batch(pixels, target, self.prompts, weights, self.numbers)
 
 

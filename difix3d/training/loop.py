@@ -146,7 +146,6 @@ class Trainer:
                 batch_sampler=self.share.batches(steps, self.step),  # type: ignore[arg-type]
                 collate_fn=collate,
                 num_workers=_LOADER_WORKERS if on_gpu else 0,
-                pin_memory=on_gpu,
                 generator=torch.Generator(),  # unused, but without one it draws from the global one
             )
         )

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from difix3d.atomic import recover_folder, replacing_folder, write_json
 from difix3d.errors import CheckpointError, ConfigError
 from difix3d.training.loop import Trainer
 
+STATE, VALIDATION, RUNS = "state", "validation", "runs"
 _RECORD = "record.json"
 
 
@@ -42,13 +43,17 @@ def folder_beside(out: Path) -> Path:
     return out.with_name(f"{out.name}.training")
 
 
-def state_folder(training: Path) -> Path:
-    return training / "state"
+def clear(training: Path) -> None:
+    """Remove what this project puts there, and the folder where nothing else is in it."""
+    for name in (STATE, f".{STATE}.old", VALIDATION, RUNS):
+        shutil.rmtree(training / name, ignore_errors=True)
+    with suppress(OSError):
+        training.rmdir()
 
 
 def save_state(training: Path, trainer: Trainer, record: Record) -> None:
     """Atomic, and on the disk when it returns. CheckpointError where it cannot be written."""
-    folder = state_folder(training)
+    folder = training / STATE
     with writing("the training state", training), replacing_folder(folder) as target:
         for kind, tensors in trainer.tensors().items():
             save_file(tensors, target / f"{kind}.safetensors")
@@ -60,7 +65,7 @@ def save_state(training: Path, trainer: Trainer, record: Record) -> None:
 
 def read_record(training: Path) -> Record | None:
     """The record of the saved state; None where there is none. CheckpointError where it cannot be read."""
-    folder = state_folder(training)
+    folder = training / STATE
     recover_folder(folder)
     if not folder.is_dir():
         return None
@@ -72,7 +77,7 @@ def read_record(training: Path) -> Record | None:
 
 def load_state(training: Path, trainer: Trainer, record: Record) -> None:
     """Put the saved tensors into `trainer`, which then stands at the record's step."""
-    folder = state_folder(training)
+    folder = training / STATE
     try:
         tensors = {path.stem: load_file(path) for path in folder.glob("*.safetensors")}
         trainer.load(tensors, len(record.losses))

@@ -16,7 +16,8 @@ pytestmark = pytest.mark.shared
 
 # The launcher's own flag for CPUs needs MPI; this starts the processes as on GPUs, and accelerate takes gloo.
 _LAUNCH = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
-           "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "difix3d.training"]  # fmt: skip
+           "--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no",
+           "-m", "difix3d.training"]  # fmt: skip
 
 
 def run(command: list[str], flags: dict[str, object]) -> subprocess.CompletedProcess[str]:
