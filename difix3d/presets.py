@@ -25,7 +25,7 @@ def steps_for_run(
     seconds: float = 0.0,
     until: str | None = None,
 ) -> list[Step]:
-    """ingest, reconstruct, fit, then render and fix each trajectory, then evaluate on the held-out photos.
+    """ingest, reconstruct, fit, then render and fix each trajectory, evaluate on the held-out photos, and report.
 
     The held-out photos' cameras are rendered as well: with those photos they are the training pairs of an export.
 
@@ -51,6 +51,7 @@ def steps_for_run(
             steps.append(Step(stage, config))
     if judged:
         steps.append(Step("evaluate", {"fixer": fixer}))
+    steps.append(Step("report", {}))
     if until is None:
         return steps
     if until not in SCENE_STAGES:

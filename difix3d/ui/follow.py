@@ -21,6 +21,7 @@ LABELS = {
     "render": "Render a new path",
     "fix": "Fix the frames",
     "evaluate": "Compare with kept-out photos",
+    "report": "Write the report",
     "export": "Write the dataset",
     "finetune": "Fine-tune",
 }

@@ -11,11 +11,12 @@ import gradio as gr
 from difix3d import jobs
 from difix3d.errors import ConfigError
 from difix3d.scene import Scene, folder_name
+from difix3d.stages.report import PAGE as REPORT
 from difix3d.trajectories import NAMES
 from difix3d.ui import fixers
 from difix3d.ui.capture import PATHS
 from difix3d.ui.shared import QUIET, Shared, empty, facts, told
-from difix3d.ui.viewer import viewer_value
+from difix3d.ui.viewer import compressed_file, viewer_value
 from difix3d.ui.widgets import splat_viewer, wipe
 
 NO_SCENE = "No scene yet: bring photos or a video under Capture, or try the example."
@@ -182,8 +183,11 @@ def _links(shared: Shared, scene: Scene) -> str:
         return ""
     name = folder_name(scene.info["name"])
     files: list[tuple[Path, str, str]] = [
-        (scene.splats_path, f"{name}.ply", "splats (.ply, opens in any splat viewer)")
+        (scene.splats_path, f"{name}.ply", "splats (.ply, opens in any splat viewer)"),
+        (compressed_file(scene), f"{name}.spz", "splats (.spz, a tenth of the size)"),
     ]
+    if scene.manifest("report"):
+        files.append((scene.root / REPORT, f"{name}-report.html", "report: every photo beside its render, worst first"))
     for trajectory, label in fixed_paths(scene)[:3]:
         video = scene.video_path(f"{trajectory}-{label}")
         files.append((video, f"{name}-{video.name}", f"{trajectory}, before and after (video)"))

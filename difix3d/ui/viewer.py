@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,26 @@ import numpy as np
 from difix3d.formats.colmap import read_reconstruction
 from difix3d.formats.ply import read_splats
 from difix3d.formats.splat import write_splat
+from difix3d.formats.spz import write_spz
 from difix3d.scene import Scene
-from difix3d.types import Camera
+from difix3d.types import Camera, Splats
 from difix3d.ui.media import Media
 
 
 def viewer_file(scene: Scene) -> Path:
     """previews/splats.splat, written anew when the PLY is newer."""
-    path = scene.previews_dir / "splats.splat"
+    return _written(scene, "splats.splat", write_splat)
+
+
+def compressed_file(scene: Scene) -> Path:
+    """previews/splats.spz, written anew when the PLY is newer."""
+    return _written(scene, "splats.spz", write_spz)
+
+
+def _written(scene: Scene, name: str, write: Callable[[Path, Splats], None]) -> Path:
+    path = scene.previews_dir / name
     if not path.is_file() or path.stat().st_mtime < scene.splats_path.stat().st_mtime:
-        write_splat(path, read_splats(scene.splats_path))
+        write(path, read_splats(scene.splats_path))
     return path
 
 
