@@ -31,27 +31,6 @@ def test_published_weights_are_trained_and_no_others(goldens) -> None:
     assert not any(parameter.requires_grad for parameter in pipe.vae.encoder.parameters())
 
 
-def test_gradients_of_lora_and_skips_are_the_recorded_ones(goldens) -> None:
-    recorded = goldens.expected("train_step_l2")
-    pipe = DifixPipeline.from_pretrained(goldens.checkpoint("difix_ref"), keep_lora=True)
-    make_trainable(pipe)
-    pairs = [("image_0", "ref_0"), ("image_1", "ref_1")]
-    x = torch.stack([torch.stack([pipe.to_pixels(goldens.image(name)) for name in pair]) for pair in pairs])
-    loss = (pipe.forward(x, all_views=True).clamp(-1, 1) - x.flip(1)).square().mean()
-    torch.testing.assert_close(loss, recorded["loss"].reshape(()), rtol=1e-5, atol=0)
-    loss.backward()
-    compared = 0
-    for key, wanted in recorded.items():
-        name, _, kind = key.removeprefix("grad.vae.").rpartition(".weight")[0].partition(".lora_")
-        if not key.startswith("grad.vae."):
-            continue
-        weight = pipe.vae.get_submodule(name.removesuffix(".base_layer")).parametrizations.weight
-        found = (getattr(weight[0], kind[0].lower()) if kind else weight.original).grad
-        assert (found - wanted).norm() <= 1e-3 * wanted.norm(), key
-        compared += 1
-    assert compared == 14
-
-
 @pytest.fixture
 def pipe(goldens) -> DifixPipeline:
     pipeline = DifixPipeline.from_pretrained(goldens.checkpoint("difix_ref"), keep_lora=True)
