@@ -126,7 +126,7 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
     width = arguments.width or (1.0 if on_gpu else 0.25)
     fast = str(fast_dtype(device)).removeprefix("torch.")
     dtypes = arguments.dtype or list(dict.fromkeys([fast, "float32"]))
-    repeats = arguments.repeats or (20 if on_gpu else 3)
+    repeats = arguments.repeats or (20 if on_gpu else 2)
     folder = arguments.checkpoint or CACHE / f"difix-{width:g}"
     if not folder.is_dir():
         write_random_checkpoint(folder, width)
@@ -232,7 +232,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=_sizes, default=_sizes("512x512,1024x576"), help="WIDTHxHEIGHT, smallest first")
     parser.add_argument("--dtype", type=_dtypes, help="of ours, with commas between; the released code runs in float32")
     parser.add_argument("--compile", action="store_true", help="ours through torch.compile")
-    parser.add_argument("--repeats", type=int, help="default: 20 on cuda, 3 on cpu")
+    parser.add_argument("--repeats", type=int, help="default: 20 on cuda, 2 on cpu")
     parser.add_argument("--checkpoint", type=Path, help="instead of a random one that is kept in benchmarks/.cache")
     arguments = parser.parse_args()
     result = measured(arguments)

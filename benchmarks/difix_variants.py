@@ -27,6 +27,8 @@ from difix3d.fixers.difix import DifixPipeline
 from difix3d.fixers.difix.images import to_pixels, to_unit
 
 RELEASED = "released"
+OUR_SETTINGS = ("OMP_WAIT_POLICY", "THP_MEM_ALLOC_ENABLE")
+"""Of the environment, by difix3d/__init__.py: the released code has torch's own."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,11 @@ class Variant:
         self.name = name
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, name, folder, device, compiled), daemon=True)
+        kept = dict(os.environ)
+        if name == RELEASED:
+            _drop_our_settings()
         self._process.start()
+        os.environ.update(kept)
         theirs.close()  # so that a process that dies ends `recv`
         self.weights_bytes: int = self._pipe.recv()
 
@@ -74,7 +80,7 @@ def _serve(pipe: Connection, name: str, folder: Path, device_name: str, compiled
     device = torch.device(device_name)
     fixer: ReleasedDifix | DifixPipeline
     if name == RELEASED:
-        os.environ.pop("THP_MEM_ALLOC_ENABLE", None)  # ours (difix3d/__init__.py); torch asks at its first large tensor
+        _drop_our_settings()  # once more, after importing difix3d: torch asks at its first large tensor
         fixer = ReleasedDifix.from_pretrained(folder, device_name)
     else:
         fixer = DifixPipeline.from_pretrained(folder, dtype=getattr(torch, name), device=device)
@@ -96,6 +102,11 @@ def _serve(pipe: Connection, name: str, folder: Path, device_name: str, compiled
         synchronize(device)
         seconds = time.perf_counter() - started
         pipe.send(Answer(seconds, peak_bytes(device), picture.numpy()))
+
+
+def _drop_our_settings() -> None:
+    for name in OUR_SETTINGS:
+        os.environ.pop(name, None)
 
 
 def _networks(fixer: ReleasedDifix | DifixPipeline) -> list[nn.Module]:
