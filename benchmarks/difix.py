@@ -32,7 +32,7 @@ sys.path.append(str(ROOT))
 
 import numpy as np
 import torch
-from difix_floor import Work, count_work, disagreement, peak_tflops, specified_tflops
+from difix_floor import Work, count_work, disagreement, specified_tflops
 from difix_variants import RELEASED, Call, Variant
 from random_checkpoint import write_random_checkpoint
 
@@ -65,13 +65,19 @@ Timings = dict[tuple[str, Size, str], Timing]
 """By variant, size and kind of call. The released code treats the same reference like a new one: it has no SAME."""
 
 
-def measure(variants: list[Variant], sizes: list[Size], repeats: int) -> Timings:
-    """The first turn of each size warms up, and compares pictures."""
+def measure(variants: list[Variant], sizes: list[Size], repeats: int) -> tuple[Timings, dict[str, float]]:
+    """Timings, and the most TFLOP/s seen in each dtype. variants: the released code first, then ours.
+
+    The first turn of each size warms up, and compares pictures.
+    """
     timings: Timings = defaultdict(Timing)
+    peaks: dict[str, float] = defaultdict(float)
     numbers = count(1)
     for size in sizes:
         for turn in range(repeats + 1):
             print(f"{_name(size)}: turn {turn} of {repeats}", file=sys.stderr, flush=True)
+            for variant in variants[1:]:  # all but the released code
+                peaks[variant.name] = max(peaks[variant.name], variant.peak_tflops())
             for kind in (ALONE, NEW, SAME):
                 number = next(numbers)  # pixels that no call has seen
                 call = Call(
@@ -87,7 +93,7 @@ def measure(variants: list[Variant], sizes: list[Size], repeats: int) -> Timings
                         error = answer.picture - answers[RELEASED].picture
                         timing.difference = float(np.abs(error).max())
                         timing.psnr = float(-10 * np.log10(np.square(error).mean() + 1e-12))
-    return timings
+    return timings, peaks
 
 
 def cases(timings: Timings, works: dict[Size, Work], peaks: dict[str, float]) -> list[dict[str, Any]]:
@@ -130,11 +136,9 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
     folder = arguments.checkpoint or CACHE / f"difix-{width:g}"
     if not folder.is_dir():
         write_random_checkpoint(folder, width)
-    before = _peaks(device, dtypes)
     variants = [Variant(RELEASED, folder, arguments.device)]
     variants += [Variant(dtype, folder, arguments.device, arguments.compile) for dtype in dtypes]
-    timings = measure(variants, arguments.sizes, repeats)
-    peaks = {dtype: max(before[dtype], after) for dtype, after in _peaks(device, dtypes).items()}
+    timings, peaks = measure(variants, arguments.sizes, repeats)
     rows = cases(timings, {size: count_work(width, size) for size in arguments.sizes}, peaks)
     top = next(r for r in rows if (r["dtype"], r["size"], r["kind"]) == (dtypes[0], _name(arguments.sizes[-1]), NEW))
     return {
@@ -154,10 +158,6 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
         "counts_differ": round(disagreement(), 4),
         "cases": rows,
     }
-
-
-def _peaks(device: torch.device, dtypes: list[str]) -> dict[str, float]:
-    return {dtype: peak_tflops(device, getattr(torch, dtype)) for dtype in dtypes}
 
 
 def table(result: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from difix_floor import synchronize
+from difix_floor import peak_tflops, synchronize
 from numpy.typing import NDArray
 from PIL import Image
 from released import ReleasedDifix
@@ -27,8 +27,6 @@ from difix3d.fixers.difix import DifixPipeline
 from difix3d.fixers.difix.images import to_pixels, to_unit
 
 RELEASED = "released"
-OUR_SETTINGS = ("OMP_WAIT_POLICY", "THP_MEM_ALLOC_ENABLE")
-"""Of the environment, by difix3d/__init__.py: the released code has torch's own."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +61,7 @@ class Variant:
         self.name = name
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, name, folder, device, compiled), daemon=True)
-        kept = dict(os.environ)
-        if name == RELEASED:
-            _drop_our_settings()
         self._process.start()
-        os.environ.update(kept)
         theirs.close()  # so that a process that dies ends `recv`
         self.weights_bytes: int = self._pipe.recv()
 
@@ -75,12 +69,19 @@ class Variant:
         self._pipe.send(call)
         return self._pipe.recv()
 
+    def peak_tflops(self) -> float:
+        """What the machine does now, in this variant's dtype."""
+        self._pipe.send(None)
+        return self._pipe.recv()
+
 
 def _serve(pipe: Connection, name: str, folder: Path, device_name: str, compiled: bool) -> None:
     device = torch.device(device_name)
     fixer: ReleasedDifix | DifixPipeline
     if name == RELEASED:
-        _drop_our_settings()  # once more, after importing difix3d: torch asks at its first large tensor
+        # Ours, of difix3d/__init__.py; torch asks at its first large tensor. Its setting of idle threads stays: without
+        # it, the released code falls behind several times over whenever another program runs.
+        os.environ.pop("THP_MEM_ALLOC_ENABLE", None)
         fixer = ReleasedDifix.from_pretrained(folder, device_name)
     else:
         fixer = DifixPipeline.from_pretrained(folder, dtype=getattr(torch, name), device=device)
@@ -89,9 +90,12 @@ def _serve(pipe: Connection, name: str, folder: Path, device_name: str, compiled
     pipe.send(sum(tensor.nbytes for network in _networks(fixer) for tensor in network.parameters()))
     while True:
         try:
-            call: Call = pipe.recv()
+            call: Call | None = pipe.recv()
         except EOFError:  # the one who asks has gone
             return
+        if call is None:
+            pipe.send(peak_tflops(device, next(fixer.unet.parameters()).dtype))
+            continue
         image, *references = (
             random_picture(call.size, seed) for seed in (call.frame, call.reference)[: 1 + call.references]
         )
@@ -102,11 +106,6 @@ def _serve(pipe: Connection, name: str, folder: Path, device_name: str, compiled
         synchronize(device)
         seconds = time.perf_counter() - started
         pipe.send(Answer(seconds, peak_bytes(device), picture.numpy()))
-
-
-def _drop_our_settings() -> None:
-    for name in OUR_SETTINGS:
-        os.environ.pop(name, None)
 
 
 def _networks(fixer: ReleasedDifix | DifixPipeline) -> list[nn.Module]:
