@@ -90,7 +90,9 @@ def pairs(config: PairsConfig) -> Iterator[Event]:
         todo = [unit for one in planned for unit in one.units if not store.is_made(unit)]
         reused = sum(len(one.units) for one in planned) - len(todo)
         pixels, photos = ({one.name: getattr(one, what) for one in planned} for what in ("pixels", "photos"))
-        store.require_space(out, store.estimated_bytes(todo, pixels, photos))
+        needed = store.estimated_bytes(todo, pixels, photos)
+        yield Progress("pairs", f"{len(todo)} fits to make, which take up to {needed / 2**20:,.0f} MB", 0, len(todo))
+        store.require_space(out, needed)
         failed |= yield from _make(todo, settings, config.workers)
         yield Progress("pairs", "Writing the index", len(todo), len(todo), "fits")
         made = store.manifests(out)
