@@ -63,7 +63,9 @@ class Finetuning:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.accelerator.end_training()
+        # Not end_training, which takes the process group down too: see difix3d.training.__main__.
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
 
     @property
     def step(self) -> int:

@@ -167,7 +167,6 @@ class Trainer:
         gradient_norm = float(self.accelerator.clip_grad_norm_(self._parameters, self.settings.gradient_norm))
         for name, value in (("loss", figures["loss"]), ("gradient's norm", gradient_norm)):
             if not math.isfinite(value):
-                self.accelerator.wait_for_everyone()  # see processes.gathered; all come to the same numbers
                 raise FixerError(f"The {name} is {value} at step {step}: try a smaller learning rate")
         rate = self.settings.rate(step)
         for group in self._adam.param_groups:

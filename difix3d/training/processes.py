@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from accelerate import Accelerator
-from accelerate.utils import gather_object, wait_for_everyone
+from accelerate.utils import gather_object
 
 from difix3d.errors import Difix3DError
 
 T = TypeVar("T")
 
 
-def gathered(items: list[Any]) -> list[Any]:
-    """The lists of all processes as one, in all of them.
-
-    The barrier is for what comes after: gloo's thread needs Python's lock to let go of what it gathered, and would
-    never get it from a process group that is being taken down meanwhile.
-    """
-    found = gather_object(items)
-    wait_for_everyone()
-    return found
-
-
 def everywhere(work: Callable[[], T]) -> T:
     """Do `work` in every process; returns this one's result. The first Difix3DError of any is raised in all."""
     result, error = _attempt(work)
-    for one in gathered([error]):
+    for one in gather_object([error]):
         if one is not None:
             raise one
     return result  # type: ignore[return-value]
@@ -35,7 +24,7 @@ def everywhere(work: Callable[[], T]) -> T:
 
 def on_main(accelerator: Accelerator, work: Callable[[], T]) -> T:
     """Do `work` in the main process; its result (which must pickle), or its Difix3DError, comes to all."""
-    result, error = gathered([_attempt(work) if accelerator.is_main_process else (None, None)])[0]
+    result, error = gather_object([_attempt(work) if accelerator.is_main_process else (None, None)])[0]
     if error is not None:
         raise error
     return result

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accelerate.utils import gather_object
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -22,7 +23,7 @@ from difix3d.fixers.difix.pipeline import DifixPipeline
 from difix3d.training.dataset import open_picture
 from difix3d.training.framing import Framing
 from difix3d.training.loop import Trainer
-from difix3d.training.processes import everywhere, gathered
+from difix3d.training.processes import everywhere
 from difix3d.types import TrainingPair
 
 METRICS = ("psnr", "ssim", "lpips")
@@ -62,7 +63,7 @@ class Validator:
             judged = everywhere(
                 lambda: [_judge(trainer.pipeline, pair, self._framing, index < _SHOWN) for index, pair in share]
             )
-        judged = gathered(judged)
+        judged = gather_object(judged)
         found = means(judged)
         if run.is_main_process:
             self._folder.mkdir(parents=True, exist_ok=True)
