@@ -1,8 +1,8 @@
 """Structure from motion on photos alone: SIFT, matching, incremental or global mapping (COLMAP, GLOMAP) on CPU.
 
 What is tried, until four in five photos have a camera:
-1. pairs as `pairs.choose_pairs` has them, incremental mapping; again with the focal length held, which a few seconds
-   of video need;
+1. pairs as `pairs.choose_pairs` has them (of doubled photos where features are few), incremental mapping; again with
+   the focal length held, which a few seconds of video need;
 2. global mapping of the same matches (a few seconds; joins what the incremental mapper leaves in pieces, and finds
    a focal length that EXIF does not tell, where growing photo by photo strayed);
 3. for ordered photos, all pairs (they may not have been in order);
@@ -52,7 +52,11 @@ class ColmapBackend:
         spent = Spent("extract", "match", "map", "straighten")
         run = _Run(photos, workspace, settings, spent)
         yield from run.find_features(features.Detail())
-        require_features(features.features_per_photo(run.database))
+        found = features.features_per_photo(run.database)
+        require_features(found)
+        if np.median(found) < features.DOUBLED_BELOW:
+            run = _Run(photos, workspace / "doubled", settings, spent)
+            yield from run.find_features(features.DOUBLED)
         yield from run.match()
         best = yield from run.map_best()
         if not run.good(best) and run.matcher == "sequential" and len(photos.photos) <= EXHAUSTIVE_UNORDERED:
@@ -68,7 +72,8 @@ class ColmapBackend:
                 run, best = finer, best_of_finer
 
         model = require_scene(best, photos)
-        require_parallax(run.database, photos, model)
+        with spent("map"):
+            require_parallax(run.database, photos, model)
         figures = run.figures(model)
         images_dir, sparse_dir = workspace / "undistorted", workspace / "sparse"
         with spent("straighten"):
