@@ -31,7 +31,7 @@ class FinetuneConfig:
     lpips_weight: float = option(1.0, "of LPIPS (0: left out)", minimum=0.0)
     gram_weight: float = option(1.0, "of the Gram loss (0: left out)", minimum=0.0)
     gram_warmup_steps: int = option(2000, "the Gram loss joins after so many steps", minimum=0)
-    gradient_norm: float = option(1.0, "gradients are cut to this norm", minimum=0.0)
+    gradient_norm: float = option(1.0, "gradients are cut to this norm", minimum=1e-6)
     lora_rank: int = option(0, "train low-rank updates of this rank on the U-Net (0: all of it)", minimum=0)
     ema_decay: float = option(0.0, "write a moving average of the weights (0: none)", minimum=0.0, maximum=0.99999)
     gradient_checkpointing: bool = option(False, "save memory: a third more computing, the same result")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -233,9 +233,10 @@ class Finetuning:
 
     def _about(self, figures: dict[str, Any]) -> dict[str, Any]:
         config, identity = self.config, self.identity
+        references = max(len(pair.references) for pair in self.pairs["train"])
         return {
             "licence": licence_of(config.start),
-            "references": max(references_of(config.start), *_references(self.pairs["train"])),
+            "references": max(references_of(config.start), references),
             "start": {"name": config.start, "revision": self.trainer.pipeline.revision, "sha256": identity["start"]},
             "data": {"name": config.data, "sha256": identity["data"], "pairs": figures["pairs"]},
             "settings": {**asdict(config), "pairs_per_step": identity["pairs_per_step"]},
@@ -245,10 +246,6 @@ class Finetuning:
                 name: version(name) for name in ("difix3d", "torch", "diffusers", "transformers", "accelerate")
             },
         }
-
-
-def _references(pairs: Sequence[TrainingPair]) -> list[int]:
-    return [len(pair.references) for pair in pairs]
 
 
 def _loop_settings(config: FinetuneConfig) -> LoopSettings:
