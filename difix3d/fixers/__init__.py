@@ -10,6 +10,7 @@ from difix3d.fixers.base import Fixer
 
 FIXERS: dict[str, str] = {
     "reproject": "difix3d.fixers.reproject:ReprojectFixer",
+    "lite": "difix3d.fixers.lite.fixer:LiteFixer",
     "difix": "difix3d.fixers.difix.fixer:DifixFixer",
 }
 """name -> "module:Class". The class is called with no arguments, or with a checkpoint where one was named."""

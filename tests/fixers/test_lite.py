@@ -95,7 +95,7 @@ def test_a_black_render_is_no_obstacle(trained: LiteFixer) -> None:
 
 
 def test_tiles_show_no_seam(trained: LiteFixer, monkeypatch: pytest.MonkeyPatch) -> None:
-    frame, _ = blurred_frame(420, 300)
+    frame, _ = blurred_frame(420, 96)
     references = [reference_at(0.2)]
     whole = trained.fix(frame, references).astype(int)
     monkeypatch.setattr(lite, "_TILE_PX", 320)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difix3d.errors import CheckpointError
-from difix3d.fixers.base import Demands, Weightless
+from difix3d.fixers.base import Weightless
 from difix3d.fixers.lite.planes import Bytes, planes_of
 from difix3d.types import Frame, Reference
 
@@ -25,11 +25,11 @@ _TILE_PX, _OVERLAP_PX = 1024, 96
 """Larger frames are fixed in tiles, so that a frame of any size takes 1 GB at most. The overlap is more than the
 network's finest three levels see; what the coarsest sees beyond it changes colours by less than one in 255. Both are
 multiples of network.MULTIPLE, so that tiles are halved where the whole would be."""
-_TERAFLOP_PER_MEGAPIXEL = 0.06, 0.03  # of the frame, and of each photo
 
 
 class LiteFixer(Weightless):
-    """Follows fixers.base.Fixer. Repeats exactly on one machine; `seed` changes nothing. Threads may share it."""
+    """Follows fixers.base.Fixer, on the CPU. Repeats exactly on one machine; `seed` changes nothing. Threads may share
+    it. Its weights are in the package, so that there is nothing to fetch."""
 
     name = "lite"
     licence = "Apache-2.0"
@@ -41,10 +41,6 @@ class LiteFixer(Weightless):
         self._weights = weights
         self.network: LiteNetwork | None = None
         self._loading = threading.Lock()
-
-    def demands(self, width: int, height: int) -> Demands:
-        frame, photo = _TERAFLOP_PER_MEGAPIXEL
-        return Demands(teraflop=(frame + photo * self.max_references) * width * height / 1e6)
 
     def load(self) -> None:
         """CheckpointError where the weights are missing or are not of this network."""

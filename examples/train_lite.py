@@ -1,0 +1,68 @@
+"""Train the fixer `lite` again, from captures to the weights that ship with the project.
+
+    difix3d pairs --scenes SCENES... --out PAIRS
+    python examples/train_lite.py PAIRS --out WORK
+
+Carries each pair's photos into its render once (WORK/prepared), then trains and writes WORK/lite.safetensors, which
+difix3d/fixers/lite/lite.safetensors is a copy of. May be stopped at any time and called again: it goes on. A GPU is
+taken where there is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from difix3d.atomic import replacing_file
+from difix3d.fixers.lite.fixer import LiteFixer
+from difix3d.fixers.lite.planes import planes_of
+from difix3d.pairs.read import load_pair, read_rows
+from difix3d.training.lite_crops import Crops, write_pair
+from difix3d.training.lite_loop import LiteSettings, LiteTrainer
+
+_MINUTES_BETWEEN_SAVES = 3.0
+
+
+def prepare(pairs: Path, out: Path) -> list[Path]:
+    """The prepared pairs of `pairs`, made where they are not there yet."""
+    out.mkdir(parents=True, exist_ok=True)
+    files = []
+    for row in read_rows(pairs, split="train"):
+        path = out / (re.sub(r"[^A-Za-z0-9._-]+", "-", row.id) + ".npy")
+        if not path.is_file():
+            frame, references, target = load_pair(pairs, row, LiteFixer.max_references)
+            with replacing_file(path) as temporary:
+                write_pair(temporary, target, *planes_of(frame, references))
+        files.append(path)
+    return files
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("pairs", type=Path, help="a folder that difix3d pairs made")
+    parser.add_argument("--out", type=Path, required=True, metavar="WORK")
+    parser.add_argument("--steps", type=int, default=LiteSettings.steps)
+    parser.add_argument("--seed", type=int, default=LiteSettings.seed)
+    parser.add_argument("--minutes", type=float, default=0.0, help="stop after so many, to go on later; 0: to the end")
+    arguments = parser.parse_args()
+    settings = LiteSettings(steps=arguments.steps, seed=arguments.seed)
+    files = prepare(arguments.pairs, arguments.out / "prepared")
+    trainer = LiteTrainer(settings, Crops(files, settings.size_px, settings.batch, settings.seed))
+    state = arguments.out / "state.pt"
+    if state.is_file():
+        trainer.load(state)
+    print(f"{len(files)} pairs, from step {trainer.step} of {settings.steps}", flush=True)
+    left = arguments.minutes
+    while trainer.step < settings.steps and (left > 0 or not arguments.minutes):
+        piece = min(_MINUTES_BETWEEN_SAVES, left) if arguments.minutes else _MINUTES_BETWEEN_SAVES
+        for update in trainer.run(piece):
+            parts = ", ".join(f"{name} {value:.4f}" for name, value in update.parts.items())
+            print(f"step {update.step}: {parts}", flush=True)
+        trainer.save(state)
+        trainer.export(arguments.out / "lite.safetensors")
+        left -= piece
+
+
+if __name__ == "__main__":
+    main()
