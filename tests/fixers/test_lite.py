@@ -66,6 +66,18 @@ def test_untrained_it_is_reproject(untrained: LiteFixer) -> None:
     assert psnr(ours, truth) > psnr(frame.rgb, truth) + 2
 
 
+def test_the_weights_that_ship_bring_detail_back_and_leave_good_renders_alone() -> None:
+    shipped = LiteFixer()
+    frame, truth = blurred_frame()
+    references = [reference_at(0.2), reference_at(-0.25)]
+    before = psnr(frame.rgb, truth)
+    assert psnr(shipped.fix(frame, references), truth) > before + 2
+    assert psnr(shipped.fix(frame, []), truth) > before - 0.3
+    sharp = replace(frame, rgb=truth)
+    assert psnr(shipped.fix(sharp, references), truth) > 40
+    assert lite.WEIGHTS.stat().st_size < 10e6
+
+
 def test_without_photos_and_without_depth_an_untrained_one_leaves_the_render(untrained: LiteFixer) -> None:
     frame, _ = blurred_frame()
     blind = replace(frame, depth=np.zeros_like(frame.depth))
