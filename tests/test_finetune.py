@@ -17,6 +17,7 @@ import pytest
 import torch
 from difix_export import tiny_export
 from difix_goldens import Goldens, opened
+from hub_stand_in import COMMIT, StandInHub, environment
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -316,3 +317,17 @@ def test_on_the_command_line(goldens, shared, tmp_path, capsys) -> None:
 def test_the_stage_is_light_to_import() -> None:
     code = "import sys, difix3d.stages.finetune; assert not {'torch', 'diffusers', 'PIL'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_parent_on_the_hub_comes_with_progress_and_its_commit_is_kept(goldens, shared, tmp_path) -> None:
+    export = tiny_export(shared, tmp_path / "export")
+    flags = ["--from", "nvidia/difix_ref", "--out", tmp_path / "mine", "--steps", 1, "--validation-pairs", 0, "--json"]
+    command = [sys.executable, "-m", "difix3d", "finetune", "--data", export, *flags]
+    with StandInHub({"nvidia/difix_ref": goldens.checkpoint("difix_ref")}).serving() as hub:
+        done = subprocess.run(
+            [*map(str, command)], env=environment(hub.url, tmp_path / "home"), capture_output=True, text=True
+        )
+    assert done.returncode == 0, done.stderr
+    assert "come from the Hub" in done.stderr and "Downloading" in done.stderr
+    about = json.loads((tmp_path / "mine" / "difix3d.json").read_text())
+    assert about["start"] | {"sha256": ""} == {"name": "nvidia/difix_ref", "revision": COMMIT, "sha256": ""}

@@ -63,6 +63,7 @@ def finetune(config: FinetuneConfig) -> Iterator[Event]:
     started = time.monotonic()
     with Finetuning(config) as run:
         run.read_data()
+        yield from run.fetch()
         yield Progress("finetune", f"loading {config.start}", 0, config.steps, "steps")
         run.load()
         yield from run.warnings()

@@ -15,8 +15,9 @@ from accelerate import Accelerator
 
 from difix3d.atomic import recover_folder, replacing_folder
 from difix3d.errors import ConfigError
-from difix3d.events import Progress, Warned
+from difix3d.events import Event, Progress, Warned
 from difix3d.fixers.difix.checkpoint import licence_of, references_of
+from difix3d.fixers.difix.hub import fetch, is_hub_id
 from difix3d.fixers.difix.pipeline import DifixPipeline
 from difix3d.fixers.difix.vae import merge_lora
 from difix3d.losses import LPIPS
@@ -43,7 +44,7 @@ and of batches the pairs per step, not how processes share them."""
 
 
 class Finetuning:
-    """`read_data`, `load`, `train` and `write`, in this order, within a with block. step: how many are done."""
+    """`read_data`, `fetch`, `load`, `train`, `write`, in this order, within a with block. step: how many are done."""
 
     def __init__(self, config: FinetuneConfig):
         self.config = config
@@ -76,6 +77,12 @@ class Finetuning:
         self.source = find_json(Path(self.config.data))
         self.pairs: dict[str, list[TrainingPair]] = everywhere(lambda: read_pairs(self.source, self.framing))
         self.dataset = PairsDataset(self.pairs["train"], self.framing, seed=self.config.seed)
+
+    def fetch(self) -> Iterator[Event]:
+        """Bring a parent that is on the Hub to this machine. One process of it downloads, the others wait for that."""
+        if is_hub_id(self.config.start) and not Path(self.config.start).is_dir():
+            with self.accelerator.local_main_process_first():
+                yield from fetch(self.config.start, stage="finetune")
 
     def load(self) -> None:
         """The parent, or the saved state of a run that was stopped."""
