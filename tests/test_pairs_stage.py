@@ -93,13 +93,13 @@ def test_pairs_are_renders_of_photos_that_their_fit_has_not_seen(made: tuple[Pat
 
 def test_a_photo_with_a_wrong_pose_is_found_and_kept_out(made: tuple[Path, dict]) -> None:
     out, figures = made
-    finished = [row for row in all_rows(out) if row.strategy in ("sparse", "halves")]
-    stray = [row for row in finished if (row.scene, row.photo) == ("ball", STRAY)]
-    assert len(stray) == 2
-    assert all(row.left_out.startswith("misaligned") and not row.image for row in stray)
-    others = [row for row in finished if row not in stray]
-    assert sum(bool(row.left_out) for row in others) <= 0.1 * len(others)
-    assert figures["left_out"]["misaligned"] >= 2
+    # Between its neighbours, where the render is good: beyond them, wrong depth moves things about as far.
+    between = [row for row in all_rows(out) if row.strategy == "sparse"]
+    (stray,) = (row for row in between if (row.scene, row.photo) == ("ball", STRAY))
+    assert stray.left_out.startswith("misaligned") and not stray.image
+    others = [row for row in between if row.id != stray.id]
+    assert len(others) == 15 and sum(bool(row.left_out) for row in others) <= 2
+    assert figures["left_out"]["misaligned"] >= 1
 
 
 def test_the_same_pairs_train_difix_and_scenes_are_on_one_side(made: tuple[Path, dict]) -> None:
