@@ -69,7 +69,7 @@ def test_the_example_runs_with_one_click_and_survives_a_reload_and_a_second_tab(
     picture(page, "capture-running")
     expect(page.locator(".dx-progress")).to_have_attribute("data-state", "done", timeout=JOB_MS)
     states = page.locator(".dx-step").evaluate_all("steps => steps.map(step => step.dataset.state)")
-    assert set(states) == {"done"} and len(states) == 7
+    assert set(states) == {"done"} and len(states) == 8
     expect(page.locator("#dx-cancel")).to_be_hidden()
     picture(page, "capture-done")
     scene = the_scene(server)
@@ -96,6 +96,10 @@ def test_the_scene_says_how_good_it_is_and_plays_before_and_after(page: Page, se
     page.locator(".dx-knob").first.focus()
     page.keyboard.press("ArrowLeft")
     assert int(page.locator(".dx-knob").first.get_attribute("aria-valuenow")) <= 80
+
+    for kind in (".ply", ".spz", "-report.html"):
+        link = page.locator(f".dx-links a[download$='{kind}']")
+        assert page.request.get(server.url + "/" + link.get_attribute("href")).ok, kind
 
     expect(page.locator(".dx-viewer canvas[data-drawn]")).to_be_visible(timeout=30_000)
     drawn = page.locator(".dx-viewer canvas").evaluate(BRIGHTNESS)
