@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 Value = TypeVar("Value")
@@ -15,10 +15,10 @@ class Kept(Generic[Value]):
 
     def __init__(self, most: int):
         self.most = most
-        self._values: OrderedDict[str, Value] = OrderedDict()
+        self._values: OrderedDict[Hashable, Value] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, name: str, make: Callable[[], Value]) -> Value:
+    def get(self, name: Hashable, make: Callable[[], Value]) -> Value:
         """The value of that name. Two threads that miss at once both make it: it is the same."""
         with self._lock:
             if name in self._values:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,13 +9,14 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from difix3d.machine import cores
+
 _LOOK_AGAIN_S = 0.5
 
 
 def places() -> int:
     """How many jobs run at once here: one for every two cores this process may use, at most four."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(4, max(1, cores // 2))
+    return min(4, max(1, cores() // 2))
 
 
 @contextmanager

@@ -9,9 +9,13 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from playwright.sync_api import Playwright, sync_playwright
+
+if TYPE_CHECKING:
+    from difix_goldens import Goldens
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -38,6 +42,15 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         folder = tmp_path_factory.mktemp("cache")
         patch.setenv("HF_HOME", str(folder))
         yield folder / "difix3d"
+
+
+@pytest.fixture(scope="module")
+def goldens(shared: Path) -> Iterator[Goldens]:
+    """The recorded reference of ../shared/golden."""
+    from difix_goldens import opened
+
+    with opened(shared) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 
 from difix3d.types import Camera
 
+BACKGROUND = torch.tensor([0.2, 0.5, 0.7])
 NAMES = ("means", "quats", "log_scales", "opacity_logits", "sh")
 
 
@@ -44,3 +47,19 @@ def leaves(splats: dict[str, torch.Tensor], dtype: torch.dtype = torch.float32) 
 def relative_error(value: torch.Tensor, truth: torch.Tensor) -> float:
     """|value - truth| / |truth|, L2."""
     return float((value.double() - truth.double()).norm() / truth.double().norm().clamp_min(1e-30))
+
+
+def one_splat(z: float = 2.0, scale: float = 0.1, opacity: float = 0.8, color: float = 0.9) -> dict[str, torch.Tensor]:
+    """An isotropic grey splat on the axis of `axis_camera`."""
+    return {
+        "means": torch.tensor([[0.0, 0.0, z]]),
+        "quats": torch.tensor([[1.0, 0.0, 0.0, 0.0]]),
+        "log_scales": torch.full((1, 3), math.log(scale)),
+        "opacity_logits": torch.tensor([math.log(opacity / (1 - opacity))]),
+        "sh": torch.full((1, 1, 3), (color - 0.5) / 0.28209479177387814),
+    }
+
+
+def axis_camera(size: int = 41) -> Camera:
+    """At the origin, looking along z; the axis meets the centre of the middle pixel."""
+    return Camera(np.array([[50.0, 0, size / 2], [0, 50.0, size / 2], [0, 0, 1]]), size, size, np.eye(4))

@@ -9,14 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from difix_export import tiny_export
-from difix_goldens import Goldens, opened
+from difix_goldens import Goldens
 from hub_stand_in import COMMIT, StandInHub, environment
 from PIL import Image
 from safetensors.torch import load_file
@@ -29,12 +28,6 @@ from difix3d.fixers.difix.checkpoint import NVIDIA_LICENCE, list_checkpoints
 from difix3d.stages.finetune import FinetuneConfig, finetune
 
 pytestmark = pytest.mark.shared
-
-
-@pytest.fixture(scope="module")
-def goldens(shared) -> Iterator[Goldens]:
-    with opened(shared) as found:
-        yield found
 
 
 def config(goldens: Goldens, shared, tmp_path, **changes) -> FinetuneConfig:

@@ -17,6 +17,7 @@ from typing import Any
 
 from difix3d.atomic import write_json
 from difix3d.hub.files import own_cache
+from difix3d.machine import cores
 
 _KEPT = 9
 """The median of so many: one slow frame of a busy machine decides nothing."""
@@ -28,8 +29,8 @@ _RUNS = 3
 def device_name(device: str) -> str:
     """A device for people: "CPU, 8 cores", "NVIDIA H100"."""
     if device == "cpu":
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return f"CPU, {cores} core{'s' if cores > 1 else ''}"
+        count = cores()
+        return f"CPU, {count} core{'s' if count > 1 else ''}"
     if _lent():
         return "a GPU that ZeroGPU lends"
     import torch

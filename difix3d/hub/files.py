@@ -5,7 +5,6 @@ from __future__ import annotations
 import fnmatch
 import json
 import os
-import shutil
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from difix3d.atomic import replacing_file
 from difix3d.errors import CheckpointError
 from difix3d.hub.refusals import telling
+from difix3d.machine import free_disk_bytes
 
 _KEPT_FREE_BYTES = 2**29
 """Left on the disk for everybody else."""
@@ -95,7 +95,7 @@ def remember_revision(listing: Listing, revision: str) -> None:
 
 def require_space(what: str, folder: Path, needed_bytes: int) -> int:
     """Free bytes on the disk of `folder`, which need not exist yet. CheckpointError where `needed_bytes` do not fit."""
-    free = shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.exists())).free
+    free = free_disk_bytes(folder)
     if free < needed_bytes + _KEPT_FREE_BYTES:
         raise CheckpointError(
             f"{what} needs {gigabytes(needed_bytes)} of disk at {folder}, and {gigabytes(free)} are free there. "

@@ -6,7 +6,6 @@ tests/test_sfm.py then tests it at once.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from difix3d.errors import ReconstructionError
 from difix3d.events import Progress, Warned
+from difix3d.machine import cores
 from difix3d.types import Reconstruction
 
 STAGE = "reconstruct"
@@ -62,7 +62,7 @@ class SfmSettings:
         """At least 1; the cores this process may use where `threads` is 0."""
         if self.threads > 0:
             return self.threads
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return cores()
 
 
 @dataclass(frozen=True)

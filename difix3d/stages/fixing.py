@@ -9,7 +9,6 @@ import hashlib
 import json
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from difix3d.formats.colmap import read_reconstruction
 from difix3d.formats.frames import read_frame
 from difix3d.formats.image import read_rgb, write_rgb
 from difix3d.formats.ply import read_splats
+from difix3d.kept import Kept
 from difix3d.references import RankedReference, rank_references
 from difix3d.scene import Scene, folder_name, hash_file
 from difix3d.types import Camera, Candidate, Frame, Reconstruction, Reference, Splats, Trajectory, View
@@ -50,7 +50,7 @@ class FixSession:
         self._lock = threading.RLock()
         self._splats: Splats | None = None
         self._reconstruction: Reconstruction | None = None
-        self._references: OrderedDict[tuple[str, int, int], Reference] = OrderedDict()
+        self._references: Kept[Reference] = Kept(_KEPT_REFERENCES)
 
     # What there is
 
@@ -172,14 +172,13 @@ class FixSession:
         view = reconstruction.view(name)
         camera = _at_size(view.camera, max(target.width, target.height))
         key = (name, camera.width, camera.height)
-        with self._lock:
-            if key not in self._references:
-                rgb = read_rgb(_image_path(view), (camera.width, camera.height))
-                self._references[key] = Reference(name, camera, rgb, self._surface_depth(camera))
-            self._references.move_to_end(key)
-            while len(self._references) > _KEPT_REFERENCES:
-                self._references.popitem(last=False)
-            return self._references[key]
+
+        def read() -> Reference:
+            rgb = read_rgb(_image_path(view), (camera.width, camera.height))
+            return Reference(name, camera, rgb, self._surface_depth(camera))
+
+        with self._lock:  # nobody renders a photo's depth that another thread is rendering
+            return self._references.get(key, read)
 
     def _surface_depth(self, camera: Camera) -> NDArray[np.float32] | None:
         if not self.fixer.needs_depth or (splats := self.splats()) is None:

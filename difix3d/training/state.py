@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from difix3d.atomic import recover_folder, replacing_folder, write_json
 from difix3d.errors import CheckpointError, ConfigError
+from difix3d.machine import free_disk_bytes
 from difix3d.training.loop import Trainer
 
 STATE, VALIDATION, RUNS = "state", "validation", "runs"
@@ -103,8 +104,7 @@ def require_same_run(training: Path, record: Record, run: dict[str, Any]) -> Non
 
 def require_space(folder: Path, needed_bytes: int) -> None:
     """CheckpointError where the disk of `folder` cannot hold so much more."""
-    place = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    free = shutil.disk_usage(place).free
+    free = free_disk_bytes(folder)
     if free < needed_bytes:
         raise CheckpointError(
             f"Training writes {needed_bytes / 2**30:.1f} GiB to {folder}, and {free / 2**30:.1f} GiB are free there. "
@@ -118,7 +118,7 @@ def writing(what: str, folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        free = shutil.disk_usage(next(place for place in (folder, *folder.absolute().parents) if place.exists())).free
+        free = free_disk_bytes(folder)
         raise CheckpointError(
             f"Could not write {what} to {folder} ({error}); {free / 2**30:.2f} GiB are free there. Make room and run "
             "the same command again: it goes on from the last saved step."

@@ -26,6 +26,7 @@ from difix3d.events import Event
 from difix3d.fixers import DEFAULT_FIXER, load_fixer
 from difix3d.fixers.listing import Offer, offers
 from difix3d.formats.overlap import natural_key
+from difix3d.machine import free_disk_bytes
 from difix3d.ratings.store import RatingStore
 from difix3d.scene import Scene, folder_name, safe_name
 from difix3d.stages.fixing import FixSession
@@ -102,7 +103,7 @@ class Studio:
 
     def new_scene(self, name: str, visitor: str, uploads: Sequence[str | Path], source: str = "") -> Scene:
         """A new scene folder with the uploaded files in upload/, under names of ours where two are alike."""
-        free = shutil.disk_usage(self.scenes_root).free
+        free = free_disk_bytes(self.scenes_root)
         if free < FREE_DISK_BYTES:
             raise SceneError(
                 f"The server has {free / 2**30:.1f} GB of disk left; {FREE_DISK_BYTES / 2**30:.0f} GB are needed for a "

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
-from difix_goldens import Goldens, opened
 
 from difix3d.errors import ShapeError
 
 pytestmark = pytest.mark.shared
-
-
-@pytest.fixture(scope="module")
-def goldens(shared) -> Iterator[Goldens]:
-    with opened(shared) as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

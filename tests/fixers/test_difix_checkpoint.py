@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from difix_goldens import Goldens, opened
+from difix_goldens import Goldens
 from safetensors.torch import load_file, save_file
 
 from difix3d.errors import CheckpointError
@@ -18,12 +18,6 @@ from difix3d.fixers.difix.checkpoint import licence_of, list_checkpoints, refere
 from difix3d.fixers.difix.vae import DifixVAE, lora_targets
 
 pytestmark = pytest.mark.shared
-
-
-@pytest.fixture(scope="module")
-def goldens(shared) -> Iterator[Goldens]:
-    with opened(shared) as found:
-        yield found
 
 
 @pytest.fixture

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
-from difix_goldens import Goldens, opened
 from torch import Tensor
 
 from difix3d.fixers.difix import DifixPipeline
 from difix3d.training.trainable import make_trainable
 
 pytestmark = pytest.mark.shared
-
-
-@pytest.fixture(scope="module")
-def goldens(shared) -> Iterator[Goldens]:
-    with opened(shared) as found:
-        yield found
 
 
 def gradient_in_vae(pipe: DifixPipeline, name: str) -> Tensor:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
-from difix_goldens import Goldens, opened
+from difix_goldens import Goldens
 from PIL import Image
 
 from difix3d.errors import CheckpointError, FixerError, ShapeError
@@ -29,12 +28,6 @@ CASES = [
     ("pipeline_ref", "difix_ref", ["image_0"], ["ref_0"]),
     ("pipeline_ref_odd_size", "difix_ref", ["image_odd"], ["ref_odd"]),
 ]
-
-
-@pytest.fixture(scope="module")
-def goldens(shared) -> Iterator[Goldens]:
-    with opened(shared) as found:
-        yield found
 
 
 def stacked(pipe: DifixPipeline, goldens: Goldens, images: list[str], refs: list[str]) -> torch.Tensor:

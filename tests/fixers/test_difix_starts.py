@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from difix_goldens import Goldens, opened
 from safetensors.torch import load_file, save_file
 
 from difix3d.errors import CheckpointError
@@ -21,12 +19,6 @@ pytestmark = pytest.mark.shared
 
 VAE = "vae/diffusion_pytorch_model.safetensors"
 UNET = "unet/diffusion_pytorch_model.safetensors"
-
-
-@pytest.fixture(scope="module")
-def goldens(shared) -> Iterator[Goldens]:
-    with opened(shared) as found:
-        yield found
 
 
 def plain_vae(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

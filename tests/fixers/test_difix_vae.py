@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 import torch
-from difix_goldens import Goldens, opened
 
 from difix3d.fixers.difix import DifixPipeline
 from difix3d.fixers.difix.vae import attach_lora, lora_targets, merge_lora, new_lora
 
 pytestmark = pytest.mark.shared
-
-
-@pytest.fixture(scope="module")
-def goldens(shared) -> Iterator[Goldens]:
-    with opened(shared) as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

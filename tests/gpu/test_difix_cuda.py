@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
-from difix_goldens import Goldens, opened
 
 from difix3d.fixers.difix import DifixPipeline, memory
 
@@ -15,12 +12,6 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
 ]
-
-
-@pytest.fixture(scope="module")
-def goldens(shared) -> Iterator[Goldens]:
-    with opened(shared) as found:
-        yield found
 
 
 @pytest.mark.parametrize(

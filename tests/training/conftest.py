@@ -9,19 +9,12 @@ import pytest
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from difix_export import tiny_export
-from difix_goldens import Goldens, opened
 
 from difix3d.fixers.difix import DifixPipeline
 from difix3d.training.dataset import PairsDataset
 from difix3d.training.framing import Framing
 from difix3d.training.loop import LoopSettings, Trainer
 from difix3d.training.pairs import read_pairs
-
-
-@pytest.fixture(scope="module")
-def goldens(shared) -> Iterator[Goldens]:
-    with opened(shared) as found:
-        yield found
 
 
 @pytest.fixture

@@ -2,9 +2,15 @@
 
 attention.py   views attend to each other inside the U-Net
 vae.py         autoencoder whose skip activations are explicit values
-checkpoint.py  the published layout on disk, read strictly and written
-hub.py         the same layout from the Hugging Face Hub
+layout.py      the files of a checkpoint folder
+checkpoint.py  such a folder, read and written
+weights.py     its tensors to those of our modules, every key accounted for
+hub.py         the same folder from the Hugging Face Hub
+images.py      pictures of any mode and size to pixels and back
+precision.py   in which numbers to compute
+memory.py      how many frames fit, and which size does
 pipeline.py    images in, images out
+cost.py        arithmetic of a frame, bytes of the weights
 fixer.py       the pipeline as one of the project's fixers
 """
 

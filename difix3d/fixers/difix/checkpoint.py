@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from difix3d.atomic import replacing_folder, write_json
 from difix3d.errors import CheckpointError
+from difix3d.fixers.difix import layout
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,11 +27,6 @@ if TYPE_CHECKING:
     from difix3d.fixers.difix.vae import DifixVAE, LoraWeights
 
 NVIDIA_LICENCE = "NVIDIA License: non-commercial, for research and evaluation only"
-_UNET_FILE = "unet/diffusion_pytorch_model.safetensors"
-_VAE_FILE = "vae/diffusion_pytorch_model.safetensors"
-_TEXT_FILE = "text_encoder/model.safetensors"
-_NEEDED = ("model_index.json", "unet/config.json", _UNET_FILE, "vae/config.json", _VAE_FILE, "text_encoder/config.json",
-           _TEXT_FILE, "tokenizer/vocab.json", "tokenizer/merges.txt", "scheduler/scheduler_config.json")  # fmt: skip
 _FIRST_INDEX = {
     "_class_name": "DifixPipeline",
     "scheduler": ["diffusers", "DDPMScheduler"],
@@ -75,7 +71,7 @@ def locate(source: str | Path, revision: str | None = None) -> tuple[Path, str |
                 f"No checkpoint at {source}: expected a folder that holds model_index.json, or a Hub id owner/model"
             )
         folder, commit = download(str(source), revision)
-    if missing := [name for name in _NEEDED if not (folder / name).is_file()]:
+    if missing := [name for name in layout.NEEDED if not (folder / name).is_file()]:
         raise CheckpointError(
             f"{source} is no Difix checkpoint: {', '.join(missing)} not found. Expected diffusers' layout with "
             f"model_index.json and the folders scheduler, text_encoder, tokenizer, unet, vae, weights as safetensors."
@@ -98,12 +94,12 @@ def load(folder: Path, *, keep_lora: bool = False, trained: Path | None = None) 
     from difix3d.fixers.difix.vae import DifixVAE
 
     with init_empty_weights(include_buffers=False):
-        unet = UNet2DConditionModel.from_config(_config(folder, "unet/config.json"))
-        vae = DifixVAE(_config(folder, "vae/config.json"))
-        text_config = transformers.CLIPTextConfig.from_dict(_config(folder, "text_encoder/config.json"))
+        unet = UNet2DConditionModel.from_config(_config(folder, layout.UNET_CONFIG))
+        vae = DifixVAE(_config(folder, layout.VAE_CONFIG))
+        text_config = transformers.CLIPTextConfig.from_dict(_config(folder, layout.TEXT_ENCODER_CONFIG))
         text_encoder = transformers.CLIPTextModel(text_config)
 
-    vae_state = weights.read_tensors(folder / _VAE_FILE, _VAE_FILE)
+    vae_state = weights.read_tensors(folder / layout.VAE, layout.VAE)
     if not weights.has_skips(vae_state):
         if not keep_lora and trained is None:
             raise CheckpointError(
@@ -112,19 +108,19 @@ def load(folder: Path, *, keep_lora: bool = False, trained: Path | None = None) 
             )
         vae_state = weights.with_new_skips(vae_state, vae)
     if trained is None:
-        where = _UNET_FILE
-        unet_state = weights.read_tensors(folder / _UNET_FILE, _UNET_FILE)
+        where = layout.UNET
+        unet_state = weights.read_tensors(folder / layout.UNET, layout.UNET)
     else:
         where = trained.name
         unet_state, vae_part = weights.read_training_pickle(trained)
         vae_state = {key: value for key, value in vae_state.items() if not weights.has_skips({key: value})} | vae_part
     weights.load_strictly(unet, unet_state, where)
-    base, lora = weights.split_lora(vae_state, _VAE_FILE)
-    weights.load_strictly(vae, base if keep_lora else weights.merged(base, lora), _VAE_FILE)
-    text_state = weights.read_tensors(folder / _TEXT_FILE, _TEXT_FILE)
-    weights.load_strictly(text_encoder, weights.text_keys(text_state, text_encoder), _TEXT_FILE)
+    base, lora = weights.split_lora(vae_state, layout.VAE)
+    weights.load_strictly(vae, base if keep_lora else weights.merged(base, lora), layout.VAE)
+    text_state = weights.read_tensors(folder / layout.TEXT_ENCODER, layout.TEXT_ENCODER)
+    weights.load_strictly(text_encoder, weights.text_keys(text_state, text_encoder), layout.TEXT_ENCODER)
 
-    scheduler = DDPMScheduler.from_config(_config(folder, "scheduler/scheduler_config.json"))
+    scheduler = DDPMScheduler.from_config(_config(folder, layout.SCHEDULER_CONFIG))
     if scheduler.config.prediction_type != "epsilon":
         raise CheckpointError(
             f"scheduler_config.json: expected prediction_type epsilon, found {scheduler.config.prediction_type}"
@@ -155,7 +151,7 @@ def save(checkpoint: Checkpoint, folder: Path, about: dict[str, Any] | None = No
             shutil.copytree(checkpoint.folder / part, target / part, copy_function=shutil.copyfile)
         checkpoint.scheduler.save_config(target / "scheduler")
         index = _model_index(checkpoint.folder)
-        write_json(target / "model_index.json", _FIRST_INDEX if _is_plain(index) else index)
+        write_json(target / layout.MODEL_INDEX, _FIRST_INDEX if _is_plain(index) else index)
         for part, model in (("unet", checkpoint.unet), ("vae", checkpoint.vae)):
             config = _config(checkpoint.folder, f"{part}/config.json")
             if part == "vae":
@@ -165,7 +161,7 @@ def save(checkpoint: Checkpoint, folder: Path, about: dict[str, Any] | None = No
             tensors = {name: value.detach().float().cpu().contiguous() for name, value in model.state_dict().items()}
             save_file(tensors, target / part / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
         inherited = {"licence": licence_of(checkpoint.folder), "references": references_of(checkpoint.folder)}
-        write_json(target / "difix3d.json", inherited | (about or {}))
+        write_json(target / layout.ABOUT, inherited | (about or {}))
 
 
 def list_checkpoints(folder: Path | str) -> list[str]:
@@ -177,7 +173,7 @@ def list_checkpoints(folder: Path | str) -> list[str]:
         place.name
         for place in root.iterdir()
         if not place.name.startswith(".")
-        and all((place / name).is_file() for name in _NEEDED)
+        and all((place / name).is_file() for name in layout.NEEDED)
         and not _is_plain(_model_index(place))
     )
 
@@ -213,11 +209,11 @@ def references_of(source: str | Path) -> int:
 
 
 def _about(folder: Path) -> dict[str, Any]:
-    return _config(folder, "difix3d.json") if (folder / "difix3d.json").is_file() else {}
+    return _config(folder, layout.ABOUT) if (folder / layout.ABOUT).is_file() else {}
 
 
 def _model_index(folder: Path) -> dict[str, Any]:
-    return _config(folder, "model_index.json") if (folder / "model_index.json").is_file() else {}
+    return _config(folder, layout.MODEL_INDEX) if (folder / layout.MODEL_INDEX).is_file() else {}
 
 
 def _is_plain(index: dict[str, Any]) -> bool:

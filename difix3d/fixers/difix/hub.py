@@ -9,6 +9,7 @@ from pathlib import Path
 
 from difix3d.errors import CheckpointError
 from difix3d.events import Event, Progress, Warned
+from difix3d.fixers.difix import layout
 from difix3d.hub.files import (
     HubFile,
     Listing,
@@ -29,23 +30,6 @@ is known to us: what `main` is when it is fetched stays in use here, and is name
 PUBLISHED = ("nvidia/difix_ref", "nvidia/difix")
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
-# Weights as safetensors and settings as text: never code (.py), never pickles.
-_WEIGHTS = (
-    "text_encoder/model.safetensors",
-    "unet/diffusion_pytorch_model.safetensors",
-    "vae/diffusion_pytorch_model.safetensors",
-)
-_NEEDED = (
-    "model_index.json",
-    "scheduler/scheduler_config.json",
-    "text_encoder/config.json",
-    "tokenizer/vocab.json",
-    "tokenizer/merges.txt",
-    "unet/config.json",
-    "vae/config.json",
-    *_WEIGHTS,
-)
-_FILES = (*_NEEDED, "difix3d.json", "tokenizer/*.json", "tokenizer/*.txt")
 _TELL_EVERY_S = 0.5
 
 
@@ -56,7 +40,7 @@ def is_hub_id(source: str) -> bool:
 
 def on_disk(model_id: str, revision: str | None = None) -> tuple[Path, str] | None:
     """The local folder of a Hub model and its commit, where all that is needed of it is here and whole. Asks nobody."""
-    files = [cached(model_id, _wanted(model_id, revision), name) for name in _NEEDED]
+    files = [cached(model_id, _wanted(model_id, revision), name) for name in layout.NEEDED]
     if any(path is None or (path.suffix == ".safetensors" and broken_safetensors(path)) for path in files):
         return None
     assert files[0] is not None
@@ -83,8 +67,8 @@ def fetch(model_id: str, revision: str | None = None, stage: str = "fix") -> Gen
     wanted = _wanted(model_id, revision)
     if found := on_disk(model_id, wanted):
         return found
-    listing = list_files(model_id, wanted, _FILES)
-    if missing := sorted(set(_NEEDED) - {file.path for file in listing.files}):
+    listing = list_files(model_id, wanted, layout.EVERYTHING)
+    if missing := sorted(set(layout.NEEDED) - {file.path for file in listing.files}):
         raise CheckpointError(
             f"{model_id} is no Difix checkpoint: {', '.join(missing)} not found. Expected diffusers' layout, as "
             f"{PUBLISHED[0]} has it."
@@ -99,7 +83,8 @@ def fetch(model_id: str, revision: str | None = None, stage: str = "fix") -> Gen
     remember_revision(listing, wanted)
     if found := on_disk(model_id, listing.commit):
         return found
-    names = [name for name in _WEIGHTS if (path := cached(model_id, listing.commit, name)) and broken_safetensors(path)]
+    here = ((name, cached(model_id, listing.commit, name)) for name in layout.WEIGHTS)
+    names = [name for name, path in here if path and broken_safetensors(path)]
     raise CheckpointError(
         f"{', '.join(names)} of {model_id} came as the Hub lists it, and is no whole safetensors file. Name another "
         "revision, or tell the people of that repository."

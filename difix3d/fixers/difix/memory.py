@@ -8,11 +8,11 @@ the whole picture. So a frame is fixed whole, or refused with the size that woul
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from difix3d.errors import FixerError
+from difix3d.machine import free_memory_bytes
 
 _FULL_SIZE_PLANES = {"cuda": 8.5, "cpu": 12.0}
 """Peak of a frame, in planes [c_0, H, W]. By count: 3 x 2 planes around the last skip's sum, 1.5 of skips, and what the
@@ -73,26 +73,4 @@ def available_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    import psutil
-
-    return min(psutil.virtual_memory().available, _container_bytes())
-
-
-def _container_bytes() -> int:
-    """What the container may still take (cgroup v2, v1); beyond any machine's where there is no limit.
-
-    File pages that are not in use count as taken there, and are given up when asked for.
-    """
-    root = Path("/sys/fs/cgroup")
-    v1 = root / "memory"
-    for limit, usage, statistics in (
-        (root / "memory.max", root / "memory.current", root / "memory.stat"),
-        (v1 / "memory.limit_in_bytes", v1 / "memory.usage_in_bytes", v1 / "memory.stat"),
-    ):
-        try:
-            pages = dict(line.split() for line in statistics.read_text().splitlines())
-            unused = int(pages.get("total_inactive_file", pages.get("inactive_file", 0)))
-            return max(0, int(limit.read_text()) - int(usage.read_text()) + unused)
-        except (OSError, ValueError):  # no such file, or the word "max"
-            continue
-    return 2**62
+    return free_memory_bytes()

@@ -22,6 +22,7 @@ from llvmlite import ir
 from numba.core import types
 from numpy.typing import NDArray
 
+from difix3d.machine import cores
 from difix3d.splatting.cpu.cache import kernel_folder
 
 
@@ -81,8 +82,7 @@ if hasattr(os, "register_at_fork"):
 
 def thread_count() -> int:
     """As many as torch may use (torch.set_num_threads), and not more than this process has cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(torch.get_num_threads(), cores))
+    return max(1, min(torch.get_num_threads(), cores()))
 
 
 def run(worker: Callable[..., None], *args: Any) -> None:

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from difix3d.atomic import recover_folder, replacing_file, write_json
 from difix3d.errors import ConfigError
+from difix3d.machine import free_disk_bytes
 from difix3d.pairs.read import SIDECAR
 from difix3d.pairs.rows import PairRow
 from difix3d.ratings.export_scenes import split_scenes
@@ -93,7 +94,7 @@ def estimated_bytes(units: Sequence[Unit], pixels: Mapping[str, int], photos: Ma
 
 def require_space(out: Path, needed: int) -> None:
     """ConfigError where the disk of `out` has not so many bytes to spare."""
-    free = shutil.disk_usage(out).free - _SPARE_BYTES
+    free = free_disk_bytes(out) - _SPARE_BYTES
     if needed > free:
         raise ConfigError(
             f"The pairs need up to {needed / 2**20:,.0f} MB, and the disk of {out} has {max(0, free) / 2**20:,.0f} MB "

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from difix3d.errors import Difix3DError
+from difix3d.machine import cores, free_memory_bytes
 from difix3d.stages.pairing.unit import Unit, make_unit
 
 _BYTES_EACH = 1.5 * 2**30
@@ -42,10 +42,8 @@ def worker_count(units: int, renderer: str, asked: int = 0) -> int:
         return min(asked, max(1, units))
     if renderer == "gsplat":
         return 1
-    import psutil
-
-    memory = int(psutil.virtual_memory().available // _BYTES_EACH)
-    return max(1, min(_cores(), memory, units))
+    memory = int(free_memory_bytes() // _BYTES_EACH)
+    return max(1, min(cores(), memory, units))
 
 
 def run_units(units: Sequence[Unit], workers: int) -> Iterator[Said | None]:
@@ -75,7 +73,7 @@ def _in_processes(units: Sequence[Unit], workers: int) -> Iterator[Said | None]:
     try:
         for _ in range(workers):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, max(1, _cores() // workers)), daemon=True)
+            process = context.Process(target=_work, args=(theirs, max(1, cores() // workers)), daemon=True)
             process.start()
             theirs.close()
             processes.append(process)
@@ -135,11 +133,7 @@ def _work(pipe: Any, threads: int) -> None:
                 pipe.send((0.0, error.message, ""))
             except (EOFError, BrokenPipeError):
                 raise
-            except Exception:
+            except Exception:  # a bug: raised on the other side, with this traceback
                 pipe.send((0.0, "", traceback.format_exc()))
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
         return
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

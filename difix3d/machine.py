@@ -1,0 +1,45 @@
+"""What this process may use of its machine: cores, memory, disk. In a container that is less than the machine has."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+
+def cores() -> int:
+    """CPU cores, at least 1."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def free_disk_bytes(place: Path) -> int:
+    """Free on the disk of `place`, which need not exist yet."""
+    place = place.absolute()
+    return shutil.disk_usage(next(there for there in (place, *place.parents) if there.exists())).free
+
+
+def free_memory_bytes() -> int:
+    """Main memory that may be taken now: of the machine or of the container, whichever has less."""
+    import psutil
+
+    return min(psutil.virtual_memory().available, _container_bytes())
+
+
+def _container_bytes() -> int:
+    """What the container may still take (cgroup v2, v1); beyond any machine's where there is no limit.
+
+    File pages that are not in use count as taken there, and are given up when asked for.
+    """
+    root = Path("/sys/fs/cgroup")
+    v1 = root / "memory"
+    for limit, usage, statistics in (
+        (root / "memory.max", root / "memory.current", root / "memory.stat"),
+        (v1 / "memory.limit_in_bytes", v1 / "memory.usage_in_bytes", v1 / "memory.stat"),
+    ):
+        try:
+            pages = dict(line.split() for line in statistics.read_text().splitlines())
+            unused = int(pages.get("total_inactive_file", pages.get("inactive_file", 0)))
+            return max(0, int(limit.read_text()) - int(usage.read_text()) + unused)
+        except (OSError, ValueError):  # no such file, or the word "max"
+            continue
+    return 2**62
