@@ -6,7 +6,7 @@ import os
 # from our own kernels: a fitting step is about a fifth slower. Read once, when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # glibc maps every large tensor anew and gives it back at once, so that each operation faults its pages in again. Huge
-# pages make that 512 times fewer: Difix on CPU is about a quarter faster, number for number the same.
+# pages make that 512 times fewer. THP_MEM_ALLOC_ENABLE=0 python benchmarks/difix.py shows Difix on CPU without.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 __version__ = "0.1.0"

@@ -14,9 +14,9 @@ import torch
 from difix3d.errors import FixerError
 from difix3d.machine import free_memory_bytes
 
-_FULL_SIZE_PLANES = {"cuda": 8.5, "cpu": 12.0}
+_FULL_SIZE_PLANES = {"cuda": 8.5, "cpu": 14.0}
 """Peak of a frame, in planes [c_0, H, W]. By count: 3 x 2 planes around the last skip's sum, 1.5 of skips, and what the
-convolutions work in; on CPU they also keep copies in their own layout."""
+convolutions work in; on CPU, where they also keep copies in their own layout, as the peaks of benchmarks/difix.py."""
 _VIEW_PLANES = 2.5
 """What each further view adds: its encoding ends before decoding begins, its U-Net tokens stay."""
 _SHARE = 0.85

@@ -11,7 +11,7 @@ import torch
 
 def fast_dtype(device: torch.device) -> torch.dtype:
     """float16 on CUDA, whose 11 bits are more than a picture's 8. On a CPU float32, except where it multiplies bfloat16
-    in tiles (AMX): there that is 2.6 times as fast, and a grey level or two off (benchmarks/RESULTS.md)."""
+    in tiles (AMX): benchmarks/difix.py prints what that gains, and how far off it is."""
     if device.type == "cuda":
         return torch.float16
     return torch.bfloat16 if _has_amx() else torch.float32

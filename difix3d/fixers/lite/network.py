@@ -9,7 +9,7 @@ It starts from the blend that confidence alone would make (that of the fixer `re
                 fixed   = render + sqrt(trust(D)) (blend + residual(D, blend, render) - render)
 
 trust is trained to be the chance that the fix is nearer to the truth. An even mix of both would show both, blurred: its
-square root keeps what is doubtful and drops what is wrong. On held-out frames that took 2 % off LPIPS, and 0.1 dB.
+square root keeps what is doubtful and drops what is wrong.
 
 Photos have no order and no number: the same weights serve one of them as four. There is no normalisation layer, so a
 tile of a picture is fixed as the whole is, but for what lies beyond the network's view.
