@@ -215,10 +215,31 @@ class Candidate:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
+ARTIFACT_TAGS = ("floaters", "blur", "ghosting", "colour_shift", "invented_detail", "lost_detail")
+SCORES = (1, 2, 3, 4, 5)
+"""Higher is better, for both scores of a Judgement."""
+MAX_COMMENT = 1000
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a person added about one of the two pictures; all of it may be left out.
+
+    tags: out of ARTIFACT_TAGS; artifact_removal, faithfulness: 1 (worst) to 5; marks: where the picture is bad, a
+    PNG of 8-bit grey at the picture's own size, non-zero there.
+    """
+
+    tags: tuple[str, ...] = ()
+    artifact_removal: int | None = None
+    faithfulness: int | None = None
+    marks: bytes | None = None
+
+
 @dataclass(frozen=True)
 class Rating:
-    """What one person said of two candidates seen blind. choice: a | b | tie | both_bad | skip, in terms of
-    candidates (never of screen sides); left_is: a | b; seconds: from both pictures shown to the vote."""
+    """What one person said of two candidates seen blind. choice: a | b | tie | both_bad | skip (cannot tell), in
+    terms of candidates (never of screen sides); left_is: a | b; seconds: from both pictures shown to the vote;
+    comment: of MAX_COMMENT characters at most."""
 
     candidate_a: Candidate
     candidate_b: Candidate
@@ -227,6 +248,9 @@ class Rating:
     rater: str
     seconds: float
     reference: str | None = None
+    on_a: Judgement = Judgement()
+    on_b: Judgement = Judgement()
+    comment: str = ""
 
 
 @dataclass(frozen=True)

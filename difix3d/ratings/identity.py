@@ -44,7 +44,7 @@ def item_of_keys(one: str, other: str) -> str:
 
 
 def canonical_rating(rating: Rating) -> Rating:
-    """The same vote with its candidates in canonical order; choice and left_is turn with them."""
+    """The same vote with its candidates in canonical order; choice, left_is and judgements turn with them."""
     a, b = canonical_pair(rating.candidate_a, rating.candidate_b)
     if a is rating.candidate_a:
         return rating
@@ -54,4 +54,6 @@ def canonical_rating(rating: Rating) -> Rating:
         candidate_b=b,
         choice=_OTHER.get(rating.choice, rating.choice),
         left_is=_OTHER.get(rating.left_is, rating.left_is),
+        on_a=rating.on_b,
+        on_b=rating.on_a,
     )
