@@ -23,6 +23,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path += [str(ROOT), str(ROOT / "tests")]
 
+import difix3d  # noqa: F401  first: it says how torch's threads wait, and torch reads that once
+
+# isort: split
 import numpy as np
 import torch
 from benchmark_scene import HEIGHT, WIDTH, FittedScene, fitted_scene

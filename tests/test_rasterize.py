@@ -56,6 +56,23 @@ def test_lower_sh_degree_ignores_higher_coefficients() -> None:
     assert (splats["sh"].grad[:, 4:] == 0).all() and splats["sh"].grad[:, :4].abs().sum() > 0
 
 
+@pytest.mark.parametrize("degree", [0, 1, 2, 3])
+def test_coefficients_in_two_parts_are_the_same_bits(degree: int) -> None:
+    splats, camera = random_splats(200), camera_at(48, 32)
+    one = leaves(splats)
+    sh = one["sh"].detach()
+    parts = [part.contiguous().requires_grad_() for part in (sh[:, :1], sh[:, 1:])]
+    two = leaves(splats)
+    drawn, _, _ = rasterize(**one, camera=camera, sh_degree=degree)
+    again, _, _ = rasterize(**{**two, "sh": tuple(parts)}, camera=camera, sh_degree=degree)
+    assert torch.equal(drawn, again)
+    (drawn**2).sum().backward()
+    (again**2).sum().backward()
+    assert torch.equal(one["sh"].grad, torch.cat([part.grad for part in parts], dim=1))
+    for name in NAMES[:4]:
+        assert torch.equal(one[name].grad, two[name].grad), name
+
+
 def test_one_splat_in_closed_form() -> None:
     camera = axis_camera()
     rgb, alpha, depth = rasterize(**one_splat(), camera=camera)

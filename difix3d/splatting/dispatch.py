@@ -20,7 +20,7 @@ def rasterize(
     quats: torch.Tensor,
     log_scales: torch.Tensor,
     opacity_logits: torch.Tensor,
-    sh: torch.Tensor,
+    sh: torch.Tensor | tuple[torch.Tensor, torch.Tensor],
     camera: Camera,
     background: torch.Tensor | None = None,
     sh_degree: int | None = None,
@@ -31,8 +31,9 @@ def rasterize(
     """Draw 3D Gaussians (Kerbl et al. 2023); differentiable in the five parameters and in background.
 
     means: [N, 3] world; quats: [N, 4] wxyz, any length > 0; log_scales: [N, 3]; opacity_logits: [N];
-    sh: [N, K, 3], K in 1, 4, 9, 16; background: [3], None is black; sh_degree: how many degrees of sh are used,
-    None is all. float32, all on one device. renderer: auto (cpu for CPU tensors, gsplat for CUDA), gsplat or cpu.
+    sh: [N, K, 3], K in 1, 4, 9, 16, or its parts [N, 1, 3] and [N, K - 1, 3], which spares training a copy of them;
+    background: [3], None is black; sh_degree: how many degrees of sh are used, None is all. float32, all on one device.
+    renderer: auto (cpu for CPU tensors, gsplat for CUDA), gsplat or cpu.
 
     Gives rgb [H, W, 3], alpha [H, W] and depth [H, W]: the mean z of what is seen, weighted as the colours are, in
     world units; 0 where alpha is 0. Splats with a NaN or infinite parameter, or nearer than 0.01, are not drawn.
@@ -43,12 +44,15 @@ def rasterize(
     at most 128 MiB of counts; 40 more a splat and tile (at most 320 MiB) where gradients are asked for.
     """
     count = _check_shapes(means, quats, log_scales, opacity_logits, sh, background)
-    degrees = round(sh.shape[1] ** 0.5) - 1
+    coefficients = sh.shape[1] if isinstance(sh, torch.Tensor) else 1 + sh[1].shape[1]
+    degrees = round(coefficients**0.5) - 1
     sh_degree = degrees if sh_degree is None else sh_degree
     if not 0 <= sh_degree <= degrees:
-        raise ConfigError(f"sh_degree: expected 0 to {degrees} for {sh.shape[1]} coefficients, got {sh_degree}")
+        raise ConfigError(f"sh_degree: expected 0 to {degrees} for {coefficients} coefficients, got {sh_degree}")
     _check_camera(camera)
     on_gpu = choose_renderer(renderer, means.device) == "gsplat"
+    if on_gpu and not isinstance(sh, torch.Tensor):
+        sh = torch.cat(sh, dim=1)
     if background is None:
         background = torch.zeros(3, device=means.device)
     arguments: dict[str, Any] = {
@@ -191,12 +195,18 @@ def _check_shapes(means: Any, quats: Any, log_scales: Any, opacity_logits: Any, 
         "quats": (quats, f"[{count}, 4]", lambda shape: tuple(shape) == (count, 4)),
         "log_scales": (log_scales, f"[{count}, 3]", lambda shape: tuple(shape) == (count, 3)),
         "opacity_logits": (opacity_logits, f"[{count}]", lambda shape: tuple(shape) == (count,)),
-        "sh": (
-            sh,
-            f"[{count}, 1 | 4 | 9 | 16, 3]",
-            lambda shape: len(shape) == 3 and shape[0] == count and shape[1] in (1, 4, 9, 16) and shape[2] == 3,
-        ),
     }
+
+    def coefficients(*counts: int) -> tuple[str, Any]:
+        return (
+            f"[{count}, {' | '.join(map(str, counts))}, 3]",
+            lambda shape: tuple(shape) in {(count, each, 3) for each in counts},
+        )
+
+    if isinstance(sh, torch.Tensor):
+        wanted["sh"] = (sh, *coefficients(1, 4, 9, 16))
+    else:
+        wanted["sh[0]"], wanted["sh[1]"] = (sh[0], *coefficients(1)), (sh[1], *coefficients(0, 3, 8, 15))
     if background is not None:
         wanted["background"] = (background, "[3]", lambda shape: tuple(shape) == (3,))
     for name, (tensor, expected, fits) in wanted.items():

@@ -51,12 +51,11 @@ class SplatParameters:
     def sh_degree(self) -> int:
         return round((1 + self.tensors["sh_rest"].shape[1]) ** 0.5) - 1
 
-    def inputs(self, sh_degree: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """What `rasterize` takes first; SH only up to `sh_degree`, so that unused coefficients cost nothing."""
-        sh = self.tensors["sh_dc"]
-        if sh_degree > 0:
-            sh = torch.cat([sh, self.tensors["sh_rest"][:, : (sh_degree + 1) ** 2 - 1]], dim=1)
-        return (*(self.tensors[name] for name in NAMES[:4]), sh)  # type: ignore[return-value]
+    def inputs(self, sh_degree: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | tuple[Tensor, Tensor]]:
+        """What `rasterize` takes first; of degree 0 without the other coefficients, so that they cost nothing."""
+        dc, rest = self.tensors["sh_dc"], self.tensors["sh_rest"]
+        splats = (self.tensors[name] for name in NAMES[:4])
+        return (*splats, (dc, rest) if sh_degree > 0 else dc)  # type: ignore[return-value]
 
     def set_rates(self, factor: float, means_factor: float) -> None:
         """Learning rates: the reference's times `factor`; those of the means times `means_factor` and scene depth."""

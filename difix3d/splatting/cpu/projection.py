@@ -191,12 +191,12 @@ def _ellipses(own: Any, cam: Any, out: Any) -> Any:
 
 @kernel
 def project(
-    counter: Any, means: Any, quats: Any, log_scales: Any, opacity_logits: Any, sh: Any, coefficients: int,
-    cam: Any, rows: Any, keys: Any, radii: Any,
+    counter: Any, means: Any, quats: Any, log_scales: Any, opacity_logits: Any, dc: Any, dc_step: int, rest: Any,
+    rest_step: int, rest_at: int, coefficients: int, cam: Any, rows: Any, keys: Any, radii: Any,
 ) -> None:  # fmt: skip
     """Fill rows [N, ROW], keys [N] uint32 (order of depth; CULLED) and radii [N] int32 (pixels; 0: culled).
 
-    sh: [N, K, 3], of which the first `coefficients` of each are used."""
+    dc to rest_at: see `sh_arrays`; the first `coefficients` of each splat are used."""
     count = len(means)
     own, out = np.empty(PARAMETERS * WIDTH, np.float32), np.empty(ROW * WIDTH, np.float32)
     basis, shown = np.empty(16 * WIDTH, np.float32), np.empty(WIDTH, np.float32)
@@ -219,12 +219,14 @@ def project(
                 radii[n] = 0
                 if shown[i] == 0.0:
                     continue
-                red, green, blue = np.float32(0.5), np.float32(0.5), np.float32(0.5)
-                for k in range(coefficients):
-                    share = basis[k * WIDTH + i]
-                    red += share * sh[n, k, 0]
-                    green += share * sh[n, k, 1]
-                    blue += share * sh[n, k, 2]
+                share, at = basis[i], n * dc_step
+                red, green = np.float32(0.5) + share * dc[at], np.float32(0.5) + share * dc[at + 1]
+                blue = np.float32(0.5) + share * dc[at + 2]
+                for k in range(1, coefficients):
+                    share, at = basis[k * WIDTH + i], n * rest_step + rest_at + 3 * (k - 1)
+                    red += share * rest[at]
+                    green += share * rest[at + 1]
+                    blue += share * rest[at + 2]
                 if not (abs(red) + abs(green) + abs(blue) < LARGEST):
                     continue
                 for k in range(ROW):

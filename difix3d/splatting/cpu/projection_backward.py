@@ -152,8 +152,9 @@ def _shape_gradients(own: Any, sums: Any, shape: Any, cam: Any, out: Any) -> Non
 
 
 @inlined
-def _colour_gradients(own: Any, sums: Any, visible: Any, sh: Any, coefficients: int, cam: Any, basis: Any,
-                      weight: Any, start: int, out: Any, grad_sh: Any) -> None:  # fmt: skip
+def _colour_gradients(own: Any, sums: Any, visible: Any, dc: Any, dc_step: int, rest: Any, rest_step: int,
+                      rest_at: int, coefficients: int, cam: Any, basis: Any, weight: Any, start: int, out: Any,
+                      grad_dc: Any, grad_rest: Any) -> None:  # fmt: skip
     """Gradients of sh, and of the centre by the viewing direction (added to out)."""
     ox, oy, oz, _, _, _ = offsets(own, cam)
     over = 1.0 / sqrt(ox * ox + oy * oy + oz * oz)
@@ -164,13 +165,15 @@ def _colour_gradients(own: Any, sums: Any, visible: Any, sh: Any, coefficients: 
             continue
         n = start + i
         red, green, blue = sums[TO_RED * WIDTH + i], sums[TO_GREEN * WIDTH + i], sums[TO_BLUE * WIDTH + i]
-        for k in range(coefficients):
-            share = basis[k * WIDTH + i]
-            grad_sh[n, k, 0] = share * red
-            grad_sh[n, k, 1] = share * green
-            grad_sh[n, k, 2] = share * blue
-            weight[k * WIDTH + i] = red * sh[n, k, 0] + green * sh[n, k, 1] + blue * sh[n, k, 2]
-        grad_sh[n, coefficients:] = 0.0
+        share, at = basis[i], n * dc_step
+        grad_dc[at], grad_dc[at + 1], grad_dc[at + 2] = share * red, share * green, share * blue
+        weight[i] = red * dc[at] + green * dc[at + 1] + blue * dc[at + 2]
+        for k in range(1, coefficients):
+            share, at = basis[k * WIDTH + i], n * rest_step + rest_at + 3 * (k - 1)
+            grad_rest[at], grad_rest[at + 1], grad_rest[at + 2] = share * red, share * green, share * blue
+            weight[k * WIDTH + i] = red * rest[at] + green * rest[at + 1] + blue * rest[at + 2]
+        for at in range(n * rest_step + rest_at + 3 * (coefficients - 1), (n + 1) * rest_step):
+            grad_rest[at] = 0.0
     dx, dy, dz = direction_gradient(weight, coefficients, ox, oy, oz)
     # A coefficient of any size may have no part in the colour seen from here, and then does not keep a splat from view.
     sound = magnitude(dx) + magnitude(dy) + magnitude(dz) < LARGEST
@@ -183,12 +186,14 @@ def _colour_gradients(own: Any, sums: Any, visible: Any, sh: Any, coefficients: 
 
 @kernel
 def project_backward(
-    counter: Any, means: Any, quats: Any, log_scales: Any, opacity_logits: Any, sh: Any, coefficients: int,
-    cam: Any, radii: Any, rows: Any, first_slot: Any, slots: Any,
-    grad_means: Any, grad_quats: Any, grad_log_scales: Any, grad_opacity_logits: Any, grad_sh: Any, grad_screen: Any,
+    counter: Any, means: Any, quats: Any, log_scales: Any, opacity_logits: Any, dc: Any, dc_step: int, rest: Any,
+    rest_step: int, rest_at: int, coefficients: int, cam: Any, radii: Any, rows: Any, first_slot: Any, slots: Any,
+    grad_means: Any, grad_quats: Any, grad_log_scales: Any, grad_opacity_logits: Any, grad_dc: Any, grad_rest: Any,
+    grad_screen: Any,
 ) -> None:  # fmt: skip
     """Fill all gradients, zero for culled splats. rows, radii: from `project`; slots [entries, SLOT] of splat n are
-    first_slot[n] to first_slot[n + 1]. grad_screen [N, 2]: of the projected centres, in pixels."""
+    first_slot[n] to first_slot[n + 1]. grad_dc and grad_rest lie as dc and rest do. grad_screen [N, 2]: of the
+    projected centres, in pixels."""
     count = len(means)
     own, out = np.empty(PARAMETERS * WIDTH, np.float32), np.empty(OUT * WIDTH, np.float32)
     sums, shape = np.empty(SLOT * WIDTH, np.float32), np.empty(3 * WIDTH, np.float32)
@@ -203,12 +208,16 @@ def project_backward(
                 load_splats(own, means, quats, log_scales, opacity_logits, start)
                 _shape_gradients(own, sums, shape, cam, out)
                 _colour_gradients(
-                    own, sums, visible, sh, coefficients, cam, basis, weight, start, out, grad_sh
+                    own, sums, visible, dc, dc_step, rest, rest_step, rest_at, coefficients, cam, basis, weight, start,
+                    out, grad_dc, grad_rest,
                 )  # fmt: skip
             for i in range(min(WIDTH, count - start)):
                 n = start + i
                 if not visible[i]:
-                    grad_sh[n] = 0.0
+                    for k in range(3):
+                        grad_dc[n * dc_step + k] = 0.0
+                    for k in range(n * rest_step + rest_at, (n + 1) * rest_step):
+                        grad_rest[k] = 0.0
                     for k in range(OUT):
                         out[k * WIDTH + i] = 0.0
                 for k in range(3):

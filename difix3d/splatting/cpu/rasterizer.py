@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.autograd.function import once_differentiable
 
 from difix3d.splatting.base import ScreenSpace
@@ -19,16 +20,16 @@ from difix3d.types import Camera
 
 class _Rasterize(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, means: Any, quats: Any, log_scales: Any, opacity_logits: Any, sh: Any, background: Any,
-                camera: Camera, coefficients: int, screen: ScreenSpace | None) -> Any:  # fmt: skip
-        splats = (means, quats, log_scales, opacity_logits, sh)
-        arrays = [tensor.detach().numpy() for tensor in splats]
+    def forward(ctx: Any, means: Any, quats: Any, log_scales: Any, opacity_logits: Any, sh: Any, rest: Any,
+                background: Any, camera: Camera, coefficients: int, screen: ScreenSpace | None) -> Any:  # fmt: skip
+        splats = (means, quats, log_scales, opacity_logits, sh, rest)
+        arrays = [tensor.detach().numpy() for tensor in splats[:4]]
         count = len(means)
         cam = camera_vector(camera)
         rows = aligned_empty(count, ROW)
         keys = np.empty(count, np.uint32)
         radii = np.empty(count, np.int32)
-        run(project, *arrays, coefficients, cam, rows, keys, radii)
+        run(project, *arrays, *_sh_arrays(sh, rest), coefficients, cam, rows, keys, radii)
         tiling = bin_splats(rows, keys, camera.width, camera.height)
 
         rgb = np.empty((camera.height, camera.width, 3), np.float32)
@@ -51,7 +52,7 @@ class _Rasterize(torch.autograd.Function):
     def backward(ctx: Any, grad_rgb: Any, grad_alpha: Any, grad_depth: Any) -> Any:
         *splats, rgb, depth = ctx.saved_tensors
         cam, coefficients, radii, rows, tiling, transmittance, screen = ctx.rest
-        arrays = [tensor.detach().numpy() for tensor in splats]
+        arrays = [tensor.detach().numpy() for tensor in splats[:4]]
         if grad_rgb is None:
             grad_rgb = torch.zeros_like(rgb)
         none = torch.empty(0, 0)
@@ -65,18 +66,30 @@ class _Rasterize(torch.autograd.Function):
             tiling.entry_splat, tiling.entry_slot, tiling.rows, rgb.numpy(), depth.numpy(), transmittance,
             *grads_out, slots,
         )  # fmt: skip
-        grads = [torch.empty_like(tensor) for tensor in splats]
+        grads = [torch.empty_like(tensor) for tensor in splats[:5]]
+        grads_rest = None if splats[5] is None else torch.empty_like(splats[5])
         grad_screen = torch.empty(len(splats[0]), 2)
+        grad_dc, _, grad_rest, *_ = _sh_arrays(grads[4], grads_rest)
         run(
-            project_backward, *arrays, coefficients, cam, radii, rows, tiling.first_slot, slots,
-            *(grad.numpy() for grad in grads), grad_screen.numpy(),
+            project_backward, *arrays, *_sh_arrays(*splats[4:]), coefficients, cam, radii, rows, tiling.first_slot,
+            slots, *(grad.numpy() for grad in grads[:4]), grad_dc, grad_rest, grad_screen.numpy(),
         )  # fmt: skip
         if screen is not None:
             screen.gradients = grad_screen
         grad_background = None
-        if ctx.needs_input_grad[5]:
+        if ctx.needs_input_grad[6]:
             grad_background = torch.einsum("hw,hwc->c", torch.from_numpy(transmittance), grad_rgb)
-        return *grads, grad_background, None, None, None
+        return *grads, grads_rest, grad_background, None, None, None
+
+
+def _sh_arrays(sh: torch.Tensor, rest: torch.Tensor | None) -> tuple[NDArray, int, NDArray, int, int]:
+    """How kernels find coefficients: dc and rest, flat; coefficient 0 of splat n begins at dc[n * dc_step], the others
+    at rest[n * rest_step + rest_at]. One code for sh [N, K, 3] and for sh [N, 1, 3] with rest [N, K - 1, 3]."""
+    dc = sh.detach().numpy().reshape(-1)
+    step = 3 * sh.shape[1]
+    if rest is None:
+        return dc, step, dc, step, 3
+    return dc, step, rest.detach().numpy().reshape(-1), 3 * rest.shape[1], 0
 
 
 def rasterize_cpu(
@@ -84,12 +97,16 @@ def rasterize_cpu(
     quats: torch.Tensor,
     log_scales: torch.Tensor,
     opacity_logits: torch.Tensor,
-    sh: torch.Tensor,
+    sh: torch.Tensor | tuple[torch.Tensor, torch.Tensor],
     camera: Camera,
     background: torch.Tensor,
     sh_degree: int,
     screen: ScreenSpace | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """`rasterize` on the CPU, shapes already checked; float32. background: [3]."""
-    splats = [tensor.float().contiguous() for tensor in (means, quats, log_scales, opacity_logits, sh)]
+    dc, rest = (sh, None) if isinstance(sh, torch.Tensor) else sh
+    splats = [
+        None if tensor is None else tensor.float().contiguous()
+        for tensor in (means, quats, log_scales, opacity_logits, dc, rest)
+    ]
     return _Rasterize.apply(*splats, background.float().contiguous(), camera, (sh_degree + 1) ** 2, screen)
