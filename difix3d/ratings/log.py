@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,9 +11,24 @@ from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.orm import Session, aliased
 
 from difix3d.errors import RatingError
-from difix3d.ratings.identity import candidate_key, item_key
-from difix3d.ratings.schema import RETRACT, VOTE, CandidateRow, ImageRow, ItemRow, RaterRow, RatingRow, new_id, now
-from difix3d.types import Candidate, Rating
+from difix3d.ratings.identity import candidate_key, item_key, item_of_keys
+from difix3d.ratings.judgements import Judgements, Marks, append_judgement, read_judgements
+from difix3d.ratings.leases import lease_is_held
+from difix3d.ratings.schema import (
+    RATE,
+    REPEAT,
+    RETRACT,
+    VOTE,
+    AssignmentRow,
+    CandidateRow,
+    ImageRow,
+    ItemRow,
+    RaterRow,
+    RatingRow,
+    new_id,
+    now,
+)
+from difix3d.types import Candidate, Judgement, Rating
 
 BATCH = 500
 """Votes that `select_votes` gives at once."""
@@ -23,7 +39,9 @@ class StoredRating:
     """A vote as it is in the log. number: its place; rater_number: the rater's stand-in for exports.
 
     superseded_by: id of the entry that took its place, "" while it counts; superseded_as: "vote" (changed),
-    "retract" (undone) or "".
+    "retract" (undone) or "". purpose: RATE | GOLD | REPEAT; expected: the answer of gold, a | b | tie, else None;
+    late: given after its lease ran out; own_upload: the rater made the scene. has_marks: which sides (of "ab") have
+    marks, also where `rating` was read without them.
     """
 
     number: int
@@ -36,13 +54,33 @@ class StoredRating:
     ui_version: str
     superseded_by: str = ""
     superseded_as: str = ""
+    purpose: str = RATE
+    expected: str | None = None
+    late: bool = False
+    own_upload: bool = False
+    has_marks: str = ""
+
+
+@dataclass(frozen=True)
+class VoteFacts:
+    """What is found out of a vote before its transaction begins. sizes: sha256 of a picture -> bytes; marks: checked;
+    late: as the process that gave out the question knows by its own clock, None to go by the times in the database."""
+
+    sizes: Mapping[str, int | None] = field(default_factory=dict)
+    marks_a: Marks | None = None
+    marks_b: Marks | None = None
+    late: bool | None = None
 
 
 def counts_now(scene_id: str | None = None) -> ColumnElement[bool]:
-    """The row is a vote, and no other row supersedes it; of one scene, where named."""
+    """The row is a vote on which is better (no gold, no repeat), and stands; of one scene, where named."""
+    return and_(stands(scene_id), RatingRow.purpose == RATE)
+
+
+def stands(scene_id: str | None = None) -> ColumnElement[bool]:
+    """The row is a vote for any purpose, and no other row supersedes it; of one scene, where named."""
     later = aliased(RatingRow)
-    not_superseded = ~select(later.number).where(later.supersedes == RatingRow.id).exists()
-    return and_(is_vote(scene_id), not_superseded)
+    return and_(is_vote(scene_id), ~select(later.number).where(later.supersedes == RatingRow.id).exists())
 
 
 def is_vote(scene_id: str | None = None) -> ColumnElement[bool]:
@@ -53,23 +91,29 @@ def is_vote(scene_id: str | None = None) -> ColumnElement[bool]:
     return and_(RatingRow.action == VOTE, RatingRow.item_id.in_(of_scene))
 
 
-def append_vote(session: Session, rating: Rating, token: str, ui_version: str, sizes: dict[str, int | None]) -> str:
+def append_vote(session: Session, rating: Rating, token: str, ui_version: str, facts: VoteFacts) -> str:
+    """token: that of an assignment, or any other string that is new to the log."""
     item_id = item_key(rating.candidate_a, rating.candidate_b)
     if known := session.scalar(select(RatingRow).where(RatingRow.token == token)):
         if known.item_id != item_id or known.action != VOTE:
             raise RatingError("This token belongs to another vote. Reload the page to go on.")
         return known.id
-    rater = _rater(session, rating.rater)
-    for candidate in (rating.candidate_a, rating.candidate_b):
-        _ensure_candidate(session, candidate, sizes.get(candidate.sha256))
-    if session.get(ItemRow, item_id) is None:
-        keys = [candidate_key(candidate) for candidate in (rating.candidate_a, rating.candidate_b)]
-        scene_id = rating.candidate_a.scene_id
-        session.add(ItemRow(id=item_id, scene_id=scene_id, candidate_a=keys[0], candidate_b=keys[1]))
-        session.flush()
-    former = session.scalar(
-        select(RatingRow.id).where(RatingRow.rater_number == rater.number, RatingRow.item_id == item_id, counts_now())
-    )
+    rater = rater_row(session, rating.rater)
+    assignment = session.get(AssignmentRow, token)
+    if assignment and (assignment.item_id, assignment.rater_number) != (item_id, rater.number):
+        raise RatingError("This question was given to somebody else. Reload the page to go on.")
+    ensure_item(session, rating.candidate_a, rating.candidate_b, facts.sizes)
+    purpose = assignment.purpose if assignment else RATE
+    former = None
+    if purpose != REPEAT:  # a repeat is asked to be held against the first answer, not to take its place
+        former = session.scalar(
+            select(RatingRow.id).where(
+                RatingRow.rater_number == rater.number,
+                RatingRow.item_id == item_id,
+                RatingRow.purpose == purpose,
+                stands(),
+            )
+        )
     created_at = now()
     row = RatingRow(
         id=new_id(),
@@ -85,10 +129,22 @@ def append_vote(session: Session, rating: Rating, token: str, ui_version: str, s
         created_at=created_at,
         supersedes=former,
         ui_version=ui_version,
+        comment=rating.comment,
+        assignment_id=assignment.id if assignment else None,
+        purpose=purpose,
+        late=facts.late if facts.late is not None else _is_late(assignment, created_at),
+        own_upload=assignment.own_upload if assignment else False,
     )
     session.add(row)
     session.flush()
+    for side, judgement, marks in (("a", rating.on_a, facts.marks_a), ("b", rating.on_b, facts.marks_b)):
+        append_judgement(session, row.id, side, judgement, marks)
+    session.flush()
     return row.id
+
+
+def _is_late(assignment: AssignmentRow | None, at: datetime) -> bool:
+    return assignment is not None and not lease_is_held(assignment.issued_at, assignment.lease_s, at)
 
 
 def retract_last(session: Session, rater_key: str, scene_id: str | None, token: str) -> Rating | None:
@@ -98,7 +154,7 @@ def retract_last(session: Session, rater_key: str, scene_id: str | None, token: 
         rater = session.scalar(select(RaterRow).where(RaterRow.key == rater_key).with_for_update())
         if rater is None:
             return None
-        last = select(RatingRow).where(RatingRow.rater_number == rater.number, counts_now())
+        last = select(RatingRow).where(RatingRow.rater_number == rater.number, stands())
         if scene_id is not None:
             last = last.join(ItemRow, ItemRow.id == RatingRow.item_id).where(ItemRow.scene_id == scene_id)
         undone = session.scalar(last.order_by(RatingRow.number.desc()).limit(1))
@@ -113,14 +169,15 @@ def retract_last(session: Session, rater_key: str, scene_id: str | None, token: 
                 item_id=undone.item_id,
                 rater_number=rater.number,
                 supersedes=undone_id,
+                purpose=undone.purpose,
             )
         )
         session.flush()
     query = select_votes(None, True, 0, None).where(RatingRow.id == undone_id)
-    return stored(*session.execute(query).one()).rating
+    return read_votes(session, query)[0].rating
 
 
-def _rater(session: Session, key: str) -> RaterRow:
+def rater_row(session: Session, key: str) -> RaterRow:
     """The rater's row, locked where the database can: a rater's votes are appended one after the other."""
     rater = session.scalar(select(RaterRow).where(RaterRow.key == key).with_for_update())
     if rater is None:
@@ -130,9 +187,31 @@ def _rater(session: Session, key: str) -> RaterRow:
     return rater
 
 
-def _ensure_candidate(session: Session, candidate: Candidate, size: int | None) -> None:
+def ensure_item(
+    session: Session,
+    a: Candidate,
+    b: Candidate,
+    sizes: Mapping[str, int | None],
+    kind: str = "pair",
+    expected: str | None = None,
+) -> str:
+    """The id of the question of these two (in canonical order), written with its candidates and pictures where it is
+    new. sizes: sha256 of a picture -> bytes."""
+    keys = (candidate_key(a), candidate_key(b))
+    item_id = item_of_keys(*keys)
+    if session.get(ItemRow, item_id) is None:
+        for candidate, key in zip((a, b), keys):
+            _ensure_candidate(session, candidate, key, sizes.get(candidate.sha256))
+        row = ItemRow(id=item_id, kind=kind, scene_id=a.scene_id, candidate_a=keys[0], candidate_b=keys[1])
+        row.expected = expected
+        session.add(row)
+        session.flush()
+    return item_id
+
+
+def _ensure_candidate(session: Session, candidate: Candidate, key: str, size: int | None) -> None:
     if session.get(ImageRow, candidate.sha256) is None:
-        role = "render" if candidate.fixer == "render" else "fixed"
+        role = candidate.fixer if candidate.fixer in ("render", "photo") else "fixed"
         session.add(
             ImageRow(
                 sha256=candidate.sha256,
@@ -143,7 +222,6 @@ def _ensure_candidate(session: Session, candidate: Candidate, size: int | None) 
             )
         )
         session.flush()
-    key = candidate_key(candidate)
     if session.get(CandidateRow, key) is None:
         session.add(
             CandidateRow(
@@ -169,7 +247,7 @@ def select_votes(scene_id: str | None, include_superseded: bool, after: int, up_
     if up_to is not None:
         superseded = and_(superseded, later.number <= up_to)
     query = (
-        select(RatingRow, RaterRow, a, b, later.id, later.action)
+        select(RatingRow, RaterRow, a, b, later.id, later.action, ItemRow.expected)
         .join(RaterRow, RaterRow.number == RatingRow.rater_number)
         .join(ItemRow, ItemRow.id == RatingRow.item_id)
         .join(a, a.id == ItemRow.candidate_a)
@@ -188,9 +266,24 @@ def select_votes(scene_id: str | None, include_superseded: bool, after: int, up_
     return query
 
 
-def stored(
-    row: RatingRow, rater: RaterRow, a: CandidateRow, b: CandidateRow, later_id: str | None, later_action: str | None
+def read_votes(session: Session, query: Any, marks: bool = True) -> list[StoredRating]:
+    """What a query of `select_votes` finds. marks: with the pictures of marked regions."""
+    rows = session.execute(query).all()
+    judgements = read_judgements(session, [row[0].id for row in rows], marks)
+    return [_stored(judgements, *row) for row in rows]
+
+
+def _stored(
+    judgements: Judgements,
+    row: RatingRow,
+    rater: RaterRow,
+    a: CandidateRow,
+    b: CandidateRow,
+    later_id: str | None,
+    later_action: str | None,
+    expected: str | None,
 ) -> StoredRating:
+    (on_a, marks_a), (on_b, marks_b) = (judgements.get((row.id, side), (Judgement(), False)) for side in "ab")
     rating = Rating(
         candidate_a=_candidate(a),
         candidate_b=_candidate(b),
@@ -199,6 +292,9 @@ def stored(
         rater=rater.key,
         seconds=row.seconds or 0.0,
         reference=row.reference,
+        on_a=on_a,
+        on_b=on_b,
+        comment=row.comment,
     )
     return StoredRating(
         number=row.number,
@@ -211,6 +307,11 @@ def stored(
         ui_version=row.ui_version,
         superseded_by=later_id or "",
         superseded_as=later_action or "",
+        purpose=row.purpose,
+        expected=expected,
+        late=row.late,
+        own_upload=row.own_upload,
+        has_marks="a" * marks_a + "b" * marks_b,
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from difix3d.atomic import replacing_file
 from difix3d.errors import SceneError
 from difix3d.scene import hash_file, safe_name
+from difix3d.types import Candidate
 
 MISSING, ALTERED = "missing", "altered"
 
@@ -47,6 +48,19 @@ def keep_picture(scenes: Path, scene_id: str, path: str, sha256: str) -> int | N
             with replacing_file(kept) as temporary:
                 shutil.copyfile(found, temporary)
     return found.stat().st_size
+
+
+def picture_size(scenes: Path, candidate: Candidate) -> tuple[int, int] | None:
+    """(width, height) of a candidate's picture as its file says; None where it is not at hand or cannot be read."""
+    from PIL import Image
+
+    for place in _places(scenes, candidate.scene_id, candidate.image_path, candidate.sha256):
+        try:
+            with Image.open(place) as image:
+                return image.size
+        except OSError:
+            continue
+    return None
 
 
 def _places(scenes: Path, scene_id: str, path: str, sha256: str) -> list[Path]:

@@ -1,7 +1,10 @@
 """Tables of what people were shown and what they said of it.
 
-Append-only: no row is changed or deleted. A changed mind is a new vote that supersedes the old one, an undo is a
-row with action "retract" that does. A vote counts while no row supersedes it.
+Append-only: no row is changed or deleted, but by a rater who withdraws (ratings/people.py). A changed mind is a new
+vote that supersedes the old one, an undo is a row with action "retract" that does. A vote counts while no row
+supersedes it.
+
+A change here needs a migration in migrations/versions, and SCHEMA_VERSION to go up by one: a test compares the two.
 
 Types are those that SQLite and PostgreSQL share. `number` gives the order of the log; ids are made by the client.
 """
@@ -16,6 +19,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    Boolean,
     CheckConstraint,
     DateTime,
     Dialect,
@@ -23,15 +27,20 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     String,
     Text,
     TypeDecorator,
+    false,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 CHOICES = ("a", "b", "tie", "both_bad", "skip")
 VOTE, RETRACT = "vote", "retract"
+RATE, GOLD, REPEAT = "rate", "gold", "repeat"
+"""What a showing is for: to learn which is better; to learn of the rater, as the answer is known; to learn whether
+they say the same again."""
 
 
 def new_id() -> str:
@@ -74,12 +83,35 @@ class SchemaRow(Base):
 
 
 class RaterRow(Base):
-    """number: what exports call the rater, in place of `key`."""
+    """number: what exports call the rater, in place of `key`. Of one who withdrew nothing but the number stays."""
 
     __tablename__ = "raters"
     number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
     key: Mapped[str] = mapped_column(String(200), unique=True)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now)
+    pseudonym: Mapped[str] = mapped_column(String(80), default="", server_default="")
+
+
+class ConsentRow(Base):
+    """A rater agreed to a text (version) and that their votes are published under a licence."""
+
+    __tablename__ = "consents"
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    rater_number: Mapped[int] = mapped_column(ForeignKey("raters.number"), index=True)
+    version: Mapped[str] = mapped_column(String(50))
+    licence: Mapped[str] = mapped_column(String(100))
+    given_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now)
+
+
+class WithdrawalRow(Base):
+    """What a rater took with them. votes: entries of the log; marks: pictures of marked regions."""
+
+    __tablename__ = "withdrawals"
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    rater_number: Mapped[int] = mapped_column(ForeignKey("raters.number"))
+    votes: Mapped[int] = mapped_column(Integer)
+    marks: Mapped[int] = mapped_column(Integer)
+    withdrawn_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now)
 
 
 class ImageRow(Base):
@@ -114,7 +146,10 @@ class CandidateRow(Base):
 
 
 class ItemRow(Base):
-    """A question: two candidates of one frame, in canonical order (candidate_a < candidate_b)."""
+    """A question: two candidates of one frame, in canonical order (candidate_a < candidate_b).
+
+    kind: "pair", or what sort of gold (ratings/gold.py); expected: the answer of gold, a | b | tie, else None.
+    """
 
     __tablename__ = "items"
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -122,7 +157,28 @@ class ItemRow(Base):
     scene_id: Mapped[str] = mapped_column(String(200), index=True)
     candidate_a: Mapped[str] = mapped_column(ForeignKey("candidates.id"))
     candidate_b: Mapped[str] = mapped_column(ForeignKey("candidates.id"))
+    expected: Mapped[str | None] = mapped_column(String(10))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now)
+
+
+class AssignmentRow(Base):
+    """A question was given to a rater. id: the token of the vote on it. Times are the server's; how long it is held,
+    and what a clock that jumps does to that, is in ratings/leases.py."""
+
+    __tablename__ = "assignments"
+    id: Mapped[str] = mapped_column(String(36), primary_key=True, default=new_id)
+    rater_number: Mapped[int] = mapped_column(ForeignKey("raters.number"), index=True)
+    item_id: Mapped[str] = mapped_column(ForeignKey("items.id"))
+    left_is: Mapped[str] = mapped_column(String(1))
+    purpose: Mapped[str] = mapped_column(String(10))
+    own_upload: Mapped[bool] = mapped_column(Boolean, default=False)
+    issued_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now, index=True)
+    lease_s: Mapped[float] = mapped_column(Float)
+
+    __table_args__ = (
+        CheckConstraint("left_is IN ('a', 'b')", name="assignment_has_a_left_side"),
+        CheckConstraint("purpose IN ('rate', 'gold', 'repeat')", name="assignment_has_a_purpose"),
+    )
 
 
 class RatingRow(Base):
@@ -131,6 +187,8 @@ class RatingRow(Base):
     token: made by the page when it shows the pair; a second row with it is refused, so a double click is one vote.
     supersedes: the entry that this one takes the place of; unique, so each is superseded once at most.
     choice, left_is, seconds, shown_at: of a vote; a retraction has none of them.
+    assignment_id, purpose, late, own_upload: of the assignment that the vote answers; late where its lease had run
+    out. A vote without an assignment is one to learn which is better.
     """
 
     __tablename__ = "ratings"
@@ -148,6 +206,11 @@ class RatingRow(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now)
     supersedes: Mapped[str | None] = mapped_column(ForeignKey("ratings.id"), unique=True)
     ui_version: Mapped[str] = mapped_column(String(50), default="")
+    comment: Mapped[str] = mapped_column(Text, default="", server_default="")
+    assignment_id: Mapped[str | None] = mapped_column(ForeignKey("assignments.id"))
+    purpose: Mapped[str] = mapped_column(String(10), default=RATE, server_default=RATE)
+    late: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
+    own_upload: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
 
     __table_args__ = (
         CheckConstraint(
@@ -155,6 +218,42 @@ class RatingRow(Base):
             " AND seconds >= 0) OR (action = 'retract' AND choice IS NULL AND supersedes IS NOT NULL)",
             name="rating_is_a_vote_or_a_retraction",
         ),
+        CheckConstraint("purpose IN ('rate', 'gold', 'repeat')", name="rating_has_a_purpose"),
         Index("ratings_of_item", "item_id"),
         Index("ratings_of_rater", "rater_number", "number"),
+        # A number is not given again when the last rows were withdrawn: exports and readers go by it.
+        {"sqlite_autoincrement": True},
+    )
+
+
+class MarksRow(Base):
+    """Where a picture is bad: a PNG of 8-bit grey at the picture's own size, non-zero there. sha256: of its bytes.
+
+    In the database and not in a file: one transaction writes or withdraws it with its vote, one backup holds both,
+    and where the database is on another machine it is there too. A few kB each.
+    """
+
+    __tablename__ = "marks"
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    width: Mapped[int] = mapped_column(Integer)
+    height: Mapped[int] = mapped_column(Integer)
+    png: Mapped[bytes] = mapped_column(LargeBinary)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now)
+
+
+class JudgementRow(Base):
+    """What a vote says of one of its two pictures. side: a | b."""
+
+    __tablename__ = "judgements"
+    rating_id: Mapped[str] = mapped_column(ForeignKey("ratings.id"), primary_key=True)
+    side: Mapped[str] = mapped_column(String(1), primary_key=True)
+    tags: Mapped[list[str]] = mapped_column(JSON)
+    artifact_removal: Mapped[int | None] = mapped_column(Integer)
+    faithfulness: Mapped[int | None] = mapped_column(Integer)
+    marks_sha256: Mapped[str | None] = mapped_column(ForeignKey("marks.sha256"), index=True)
+
+    __table_args__ = (
+        CheckConstraint("side IN ('a', 'b')", name="judgement_is_of_a_or_b"),
+        CheckConstraint("artifact_removal BETWEEN 1 AND 5", name="artifact_removal_is_1_to_5"),
+        CheckConstraint("faithfulness BETWEEN 1 AND 5", name="faithfulness_is_1_to_5"),
     )

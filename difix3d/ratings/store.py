@@ -6,37 +6,40 @@ one short transaction that holds the write lock from its start.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import func, select
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
 from difix3d.errors import RatingError
+from difix3d.ratings import people
+from difix3d.ratings.checks import checked, clean_text
 from difix3d.ratings.database import default_url, open_engine, writing
-from difix3d.ratings.identity import candidate_key, canonical_rating
+from difix3d.ratings.judgements import Marks, read_marks
 from difix3d.ratings.log import (
     BATCH,
     StoredRating,
+    VoteFacts,
     append_vote,
     counts_now,
     is_vote,
+    read_votes,
     retract_last,
     select_votes,
-    stored,
 )
-from difix3d.ratings.pictures import find_picture, keep_picture
-from difix3d.ratings.schema import CHOICES, CandidateRow, ItemRow, RaterRow, RatingRow, new_id
+from difix3d.ratings.pictures import find_picture, keep_picture, picture_size
+from difix3d.ratings.schema import RATE, CandidateRow, ItemRow, RaterRow, RatingRow, new_id
 from difix3d.ratings.summary import pair_results, side_bias, win_rates
-from difix3d.types import Rating
+from difix3d.types import Candidate, Rating
 
 __all__ = ["RatingStore", "StoredRating", "default_url"]
 
-_ATTEMPTS = 5
-_MAX_RATER = 200
+_RETRIED_S = 10.0
+"""How long a vote is tried again when the database went away: a restart of PostgreSQL takes a few seconds."""
 _Result = TypeVar("_Result")
 
 
@@ -59,63 +62,111 @@ class RatingStore:
 
     # Writing
 
-    def add(self, rating: Rating, token: str, *, ui_version: str = "") -> str:
+    def add(self, rating: Rating, token: str, *, ui_version: str = "", late: bool | None = None) -> str:
         """Append a vote and return its id. The same token again returns the first vote's id and adds nothing.
 
-        A vote of a rater on a pair that they have judged supersedes the one that counted. Candidates are stored
-        in canonical order, and choice and left_is with them. RatingError for a vote that makes no sense.
+        token: of the assignment that is answered (PairToRate.token), which says what the vote is for; or any other
+        new string for a vote on which is better. late: the lease had run out, None to go by the database's times. A
+        vote of a rater on a pair that they have judged supersedes the one that counted, unless it answers a repeat.
+        Candidates are stored in canonical order, and what was said of each with them. RatingError for a vote that
+        makes no sense, and where it could not be saved: it is not, and may be sent again.
         """
-        rating = _checked(rating)
+        rating = checked(rating)
         if not 0 < len(token) <= 100:
             raise RatingError(f"token: expected 1 to 100 characters, got {len(token)}")
-        sizes = {
-            candidate.sha256: keep_picture(self.scenes, candidate.scene_id, candidate.image_path, candidate.sha256)
-            for candidate in (rating.candidate_a, rating.candidate_b)
-            if self.scenes
-        }
-        return self._write(lambda session: append_vote(session, rating, token, ui_version, sizes))
+        a, b = rating.candidate_a, rating.candidate_b
+        marks_a = self._marks(rating.on_a.marks, a, "the first picture")
+        marks_b = self._marks(rating.on_b.marks, b, "the second picture")
+        sizes = {each.sha256: self._keep(each) for each in (a, b)}
+        facts = VoteFacts(sizes, marks_a, marks_b, late)
+        return self.write(lambda session: append_vote(session, rating, token, ui_version[:50], facts))
 
     def undo(self, rater: str, *, scene_id: str | None = None, token: str | None = None) -> Rating | None:
-        """Take back the rater's last vote that counts (of one scene, where named), and return it; None where
+        """Take back the rater's last vote that stands (of one scene, where named), and return it; None where
         there is none. The pair is then asked again: undoing a changed vote does not bring the first one back.
 
         The same token again takes nothing more back and returns the same vote.
         """
-        return self._write(lambda session: retract_last(session, rater, scene_id, token or new_id()))
+        token = token or new_id()
+        return self.write(lambda session: retract_last(session, rater, scene_id, token))
 
-    def _write(self, change: Callable[[Session], _Result]) -> _Result:
-        for attempt in range(_ATTEMPTS):
+    def consent(self, rater: str, version: str, licence: str) -> None:
+        """The rater agreed to that version of the text, and to publishing votes under the licence."""
+        self.write(lambda session: people.give_consent(session, rater, version, licence))
+
+    def name_rater(self, rater: str, pseudonym: str) -> None:
+        """What they want to be called; "" takes it back. Cut at people.MAX_PSEUDONYM characters."""
+        text = " ".join(clean_text(pseudonym).split())[: people.MAX_PSEUDONYM]
+        self.write(lambda session: people.set_pseudonym(session, rater, text))
+
+    def person(self, rater: str) -> people.Person | None:
+        """What is known of a rater; None for one who never voted nor agreed to anything, or withdrew."""
+        with Session(self.engine) as session:
+            return people.find_person(session, rater)
+
+    def withdraw(self, rater: str) -> people.Withdrawn:
+        """Delete everything a rater said; see people.withdraw for what stays."""
+        return self.write(lambda session: people.withdraw(session, rater))
+
+    def write(self, change: Callable[[Session], _Result]) -> _Result:
+        """Run `change` in a transaction that holds the write lock from its start, again where the database was away
+        or two writers met. It must do the same however often it is run. RatingError where it could not be saved."""
+        deadline = time.monotonic() + _RETRIED_S
+        pause_s = 0.05
+        while True:
             try:
                 with Session(writing(self.engine)) as session, session.begin():
                     return change(session)
-            except IntegrityError:
-                # PostgreSQL lets two writers insert the same rater or picture; the second sees the first's rows now.
-                if attempt == _ATTEMPTS - 1:
-                    raise
             except DBAPIError as error:
-                raise RatingError(f"The rating could not be saved: {error.orig}. Try again.") from error
-        raise AssertionError
+                if not _may_pass(error) or time.monotonic() + pause_s > deadline:
+                    raise RatingError(f"The rating could not be saved: {error.orig}. Try again.") from error
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, 1.0)
+
+    def _marks(self, png: bytes | None, candidate: Candidate, name: str) -> Marks | None:
+        if not png:
+            return None
+        return read_marks(png, name, picture_size(self.scenes, candidate) if self.scenes else None)
+
+    def _keep(self, candidate: Candidate) -> int | None:
+        if not self.scenes:
+            return None
+        return keep_picture(self.scenes, candidate.scene_id, candidate.image_path, candidate.sha256)
 
     # Reading
 
-    def ratings(self, scene_id: str | None = None, include_superseded: bool = False) -> list[StoredRating]:
-        """Votes in the order they were given; those that count, or all."""
-        return list(self.stream(scene_id, include_superseded))
+    def ratings(
+        self,
+        scene_id: str | None = None,
+        include_superseded: bool = False,
+        *,
+        purposes: Sequence[str] = (RATE,),
+        marks: bool = True,
+    ) -> list[StoredRating]:
+        """Votes in the order they were given; those that stand, or all. purposes: RATE, GOLD, REPEAT. marks: with the
+        pictures of marked regions."""
+        return list(self.stream(scene_id, include_superseded, purposes=purposes, marks=marks))
 
     def stream(
-        self, scene_id: str | None = None, include_superseded: bool = False, *, up_to: int | None = None
+        self,
+        scene_id: str | None = None,
+        include_superseded: bool = False,
+        *,
+        up_to: int | None = None,
+        purposes: Sequence[str] = (RATE,),
+        marks: bool = True,
     ) -> Iterator[StoredRating]:
         """As `ratings`, in batches. up_to: the log as it was when this number was its last (see `last_number`)."""
         last = self.last_number() if up_to is None else up_to
         after = 0
         while True:
             with Session(self.engine) as session:
-                rows = session.execute(select_votes(scene_id, include_superseded, after, last)).all()
-            for row in rows:
-                yield stored(*row)
-            if len(rows) < BATCH:
+                query = select_votes(scene_id, include_superseded, after, last)
+                votes = read_votes(session, query.where(RatingRow.purpose.in_(purposes)), marks)
+            yield from votes
+            if len(votes) < BATCH:
                 return
-            after = rows[-1][0].number
+            after = votes[-1].number
 
     def last_number(self) -> int:
         """The number of the newest entry; 0 for an empty log."""
@@ -198,18 +249,17 @@ class RatingStore:
         return problems
 
 
-def _checked(rating: Rating) -> Rating:
-    a, b = rating.candidate_a, rating.candidate_b
-    if rating.choice not in CHOICES:
-        raise RatingError(f"choice: expected one of {', '.join(CHOICES)}, got {rating.choice!r}")
-    if rating.left_is not in ("a", "b"):
-        raise RatingError(f"left_is: expected a or b, got {rating.left_is!r}")
-    if not (math.isfinite(rating.seconds) and rating.seconds >= 0):
-        raise RatingError(f"seconds: expected a time from 0 up, got {rating.seconds}")
-    if not 0 < len(rating.rater) <= _MAX_RATER:
-        raise RatingError(f"rater: expected 1 to {_MAX_RATER} characters, got {len(rating.rater)}")
-    if (a.scene_id, a.trajectory, a.frame_index) != (b.scene_id, b.trajectory, b.frame_index):
-        raise RatingError("A rating compares two candidates of one frame; these are of two frames")
-    if candidate_key(a) == candidate_key(b):
-        raise RatingError("A rating compares two candidates; these are one and the same")
-    return canonical_rating(rating)
+def _may_pass(error: DBAPIError) -> bool:
+    """Whether the same transaction may go through when it is tried again.
+
+    PostgreSQL lets two writers insert the same rater or picture (the second sees the first's rows then), and goes away
+    when it is restarted. Whether a commit came through before it went is not known: the token makes that harmless.
+    SQLite has waited for the lock already.
+    """
+    if isinstance(error, IntegrityError) or error.connection_invalidated:
+        return True
+    if not isinstance(error, OperationalError) or not type(error.orig).__module__.startswith("psycopg"):
+        return False
+    state = getattr(error.orig, "sqlstate", None)
+    # 08 connection, 40 deadlock or serialization, 57P server starts or stops, 53300 too many connections
+    return state is None or state[:2] in ("08", "40") or state[:3] == "57P" or state == "53300"
