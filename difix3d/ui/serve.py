@@ -17,6 +17,7 @@ from difix3d.errors import ConfigError
 from difix3d.presets import steps_for_run
 from difix3d.ui import widgets
 from difix3d.ui.page import build
+from difix3d.ui.rating import routes as rating_routes
 from difix3d.ui.studio import EXAMPLE, Studio
 
 MAX_UPLOAD = "1gb"
@@ -117,6 +118,7 @@ def serve(options: argparse.Namespace, *, block: bool = True) -> tuple[Any, str,
         favicon_path=None,
     )
     studio.media.mount(app)
+    rating_routes.mount(app, studio)
     app.add_api_route("/healthz", studio.health, methods=["GET"], include_in_schema=False)
     log.info("serving %s", url)
     if block:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+
+from difix3d.ui.rating import screen
 
 _HERE = Path(__file__).resolve().parent
 
 
 def css() -> str:
     """The page's style sheet."""
-    return (_HERE / "studio.css").read_text()
+    return (_HERE / "studio.css").read_text() + screen.css()
 
 
 def progress_panel(**options: Any) -> gr.HTML:
@@ -63,43 +66,18 @@ def picker(**options: Any) -> gr.HTML:
     return _widget("picker", "<div class='dx-picker' hidden></div>", **options)
 
 
-def compare(**options: Any) -> gr.HTML:
-    """Blind A/B; value as ui/rate.py gives it; events `vote` and `undo`."""
-    pane = """
-        <div class='dx-pane'><img alt='Picture {0}' draggable='false'><div class='dx-under'></div><em>{0}</em></div>"""
-    buttons = "".join(
-        f"<button type='button' data-choice='{choice}'>{label} <kbd>{key}</kbd></button>"
-        for choice, label, key in (
-            ("left", "A is better", "1"),
-            ("right", "B is better", "2"),
-            ("tie", "Equally good", "3"),
-            ("both_bad", "Both bad", "4"),
-            ("skip", "Skip", "S"),
-        )
+def compare(example_urls: Mapping[str, str], **options: Any) -> gr.HTML:
+    """Blind A/B; value {visitor, scene, revision}: the rest it asks the server for (ui/rating/routes.py).
+
+    example_urls: address of the guide's picture of each artifact tag.
+    """
+    return gr.HTML(
+        None,
+        html_template=screen.template(example_urls),
+        js_on_load=screen.script(),
+        apply_default_css=False,
+        **options,
     )
-    template = f"""
-    <div class='dx-compare'>
-      <div class='dx-asking' hidden>
-        <div class='dx-panes'>{pane.format("A")}{pane.format("B")}</div>
-        <div class='dx-under-panes'>
-          <figure class='dx-reference'><img alt='A photo taken nearby'>
-            <figcaption>photo taken nearby</figcaption></figure>
-          <div class='dx-question'>
-            <p><strong>Which picture would you rather see as a photo of this place?</strong>
-               <span class='dx-place'></span> <span class='dx-zoom'></span></p>
-            <div class='dx-votes'>{buttons}
-              <button type='button' data-flip='1'>Hold to swap <kbd>F</kbd></button>
-            </div>
-          </div>
-        </div>
-      </div>
-      <div class='dx-nothing'><p></p></div>
-      <div class='dx-tally'>
-        <button type='button' data-undo='1' disabled>Undo <kbd>Z</kbd></button>
-        <span class='dx-count'></span><div class='dx-count-bar' hidden><i></i></div>
-      </div>
-    </div>"""
-    return _widget("compare", template, **options)
 
 
 def _widget(name: str, template: str, **options: Any) -> gr.HTML:

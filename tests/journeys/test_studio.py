@@ -142,22 +142,28 @@ def test_one_frame_is_fixed_with_chosen_photos_and_stays(page: Page, server: Ser
 
 def test_votes_are_blind_stored_undone_and_go_on_after_a_reload(page: Page, server: Server, picture):
     open_step(page, "Rate")
+    page.locator("[data-agree]").click()
     ask = page.locator(".dx-asking")
     better = page.locator("button[data-choice=left]")
     expect(ask).to_be_visible(timeout=30_000)
     expect(better).to_be_enabled(timeout=30_000)
-    for source in page.locator(".dx-pane img").evaluate_all("images => images.map(image => image.src)"):
+    shown = page.locator(".dx-stage img, .dx-references img")
+    for source in shown.evaluate_all("images => images.map(image => image.src)"):
         assert "reproject" not in source and "render" not in source and "fixed" not in source
     picture(page, "rate")
     first_count = len(votes(server))
+    page.wait_for_timeout(400)  # the screen takes no vote that comes sooner than anybody could have looked
     better.click()
     expect(page.locator(".dx-count")).to_contain_text(re.compile("^1 of"))
     expect(better).to_be_enabled(timeout=30_000)
+    page.wait_for_timeout(400)
     page.keyboard.press("3")
     expect(page.locator(".dx-count")).to_contain_text(re.compile("^2 of"))
     expect(better).to_be_enabled(timeout=30_000)
-    page.keyboard.press("s")
+    page.wait_for_timeout(400)
+    page.keyboard.press("0")
     expect(page.locator(".dx-count")).to_contain_text(re.compile("^3 of"))
+    page.wait_for_function("!Object.keys(localStorage).some(key => key.startsWith('difix3d-vote-'))")
     rows = votes(server)[first_count:]
     assert [row[0] for row in rows] == ["vote"] * 3
     assert rows[0][1] == rows[0][2], "the left picture was chosen, whichever candidate that is"
@@ -166,6 +172,7 @@ def test_votes_are_blind_stored_undone_and_go_on_after_a_reload(page: Page, serv
     expect(page.locator("button[data-undo]")).to_be_enabled(timeout=30_000)
     page.keyboard.press("z")
     expect(page.locator(".dx-count")).to_contain_text(re.compile("^2 of"))
+    expect(page.locator(".dx-said")).to_contain_text("Taken back")
     assert votes(server)[-1][0] == "retract"
     page.reload()
     open_step(page, "Rate")
@@ -173,8 +180,10 @@ def test_votes_are_blind_stored_undone_and_go_on_after_a_reload(page: Page, serv
 
     # A hurried person: two clicks are one vote.
     expect(better).to_be_enabled(timeout=30_000)
+    page.wait_for_timeout(400)
     page.evaluate("() => { const b = document.querySelector('button[data-choice=right]'); b.click(); b.click(); }")
     expect(page.locator(".dx-count")).to_contain_text(re.compile("^3 of"))
+    page.wait_for_function("!Object.keys(localStorage).some(key => key.startsWith('difix3d-vote-'))")
     assert len([row for row in votes(server) if row[0] == "vote"]) == first_count + 4
 
 
@@ -183,12 +192,12 @@ def test_zoom_is_shared_and_holding_a_key_swaps(page: Page, server: Server):
     expect(page.locator("button[data-choice=left]")).to_be_enabled(timeout=30_000)
     page.locator(".dx-pane").nth(0).hover()
     page.mouse.wheel(0, -400)
-    transforms = page.locator(".dx-pane img").evaluate_all("images => images.map(image => image.style.transform)")
+    transforms = page.locator(".dx-view").evaluate_all("views => views.map(view => view.style.transform)")
     assert transforms[0] == transforms[1] and "scale(1)" not in transforms[0]
-    page.keyboard.down("f")
-    expect(page.locator(".dx-compare")).to_have_class(re.compile("dx-swapped"))
-    page.keyboard.up("f")
-    expect(page.locator(".dx-compare")).not_to_have_class(re.compile("dx-swapped"))
+    page.keyboard.down(" ")
+    expect(page.locator(".dx-stage")).to_have_class(re.compile("dx-swapped"))
+    page.keyboard.up(" ")
+    expect(page.locator(".dx-stage")).not_to_have_class(re.compile("dx-swapped"))
 
 
 def test_votes_become_a_dataset_and_a_checkpoint(page: Page, server: Server, picture, tmp_path: Path):

@@ -1,0 +1,66 @@
+// Votes that wait for the server's answer. Each is in this browser's storage until the server has it, so that a reload,
+// a closed tab, a lost connection or a locked database loses none; the server counts a vote that comes twice once.
+function makeOutbox(post, hooks) {
+  const PREFIX = "difix3d-vote-";
+  const unstored = new Map(); // where the browser's storage is full or not allowed
+  const tried = new Set(); // the server may have these, though its answer was lost
+  let sending = null, wait = 0, timer = 0, inFlight = "";
+
+  function entries() {
+    const found = new Map(unstored);
+    try {
+      for (let index = 0; index < localStorage.length; index++) {
+        const key = localStorage.key(index);
+        if (key.startsWith(PREFIX)) found.set(key, JSON.parse(localStorage.getItem(key)));
+      }
+    } catch { /* what cannot be read cannot be sent */ }
+    return [...found].map(([key, entry]) => ({ key, ...entry })).sort((a, b) => a.at - b.at || (a.key < b.key ? -1 : 1));
+  }
+  function drop(key) {
+    unstored.delete(key);
+    try { localStorage.removeItem(key); } catch { /* it was not there */ }
+  }
+  function add(visitor, vote) {
+    const key = PREFIX + Math.random().toString(36).slice(2) + Date.now().toString(36);
+    const last = entries().at(-1);
+    // A clock that jumps back does not turn the order round.
+    const entry = { visitor, vote, at: Math.max(Date.now(), last ? last.at + 1 : 0) };
+    try { localStorage.setItem(key, JSON.stringify(entry)); } catch { unstored.set(key, entry); }
+    return key;
+  }
+  async function send() {
+    for (const entry of entries()) {
+      inFlight = entry.key;
+      tried.add(entry.key);
+      const answer = await post("vote", entry.vote, entry.visitor);
+      inFlight = "";
+      if (answer.ok) {
+        drop(entry.key);
+        wait = 0;
+        hooks.stored(entry.key);
+      } else if (answer.later) {
+        wait = Math.min(30, wait ? 2 * wait : 1);
+        timer = setTimeout(flush, wait * 1000);
+        hooks.waiting(answer.error, wait, answer.kind);
+        return false;
+      } else {
+        drop(entry.key);
+        hooks.refused(entry.key, answer.error);
+      }
+    }
+    wait = 0;
+    return true;
+  }
+  // True when everything has been sent. One at a time, in the order of the votes.
+  function flush() {
+    clearTimeout(timer);
+    sending ??= send().finally(() => { sending = null; });
+    return sending;
+  }
+  return {
+    add, drop, flush, entries,
+    tried: (key) => tried.has(key),
+    get busy() { return inFlight; },
+    settled: () => sending ?? Promise.resolve(true),
+  };
+}

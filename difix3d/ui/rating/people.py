@@ -1,0 +1,97 @@
+"""Who rates: the rater behind a request, what they agreed to, what they want to be called, and going away.
+
+On a Space with `hf_oauth: true` a rater may log in with Hugging Face, and is then the same rater in every browser.
+Everybody else is known by the random id that their browser keeps. Either way the database gets a keyed hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import Request
+
+from difix3d.errors import RatingError
+from difix3d.ratings.store import RatingStore
+from difix3d.ui.studio import Studio, rater_key
+
+CONSENT_VERSION = "2026-11"
+"""Of the text in screen.html. A new text has a new version, and everybody is asked again."""
+LICENCE = "CC-BY-4.0"
+MAX_NAME = 40
+
+
+@dataclass(frozen=True)
+class Who:
+    """visitor: the browser's id, which says what scenes they may see. account: of Hugging Face, {} without."""
+
+    visitor: str
+    account: dict[str, str]
+
+    def rater(self, studio: Studio) -> str:
+        """Their key in the database."""
+        if self.account:
+            digest = hmac.new(studio.secret.encode(), f"hf {self.account['sub']}".encode(), hashlib.sha256)
+            return "rater-" + digest.hexdigest()[:24]
+        return rater_key(self.visitor)
+
+
+def can_log_in() -> bool:
+    """Whether this is a Space where Hugging Face offers its login."""
+    return bool(os.environ.get("SPACE_ID") and os.environ.get("OAUTH_CLIENT_ID"))
+
+
+def who_asks(request: Request) -> Who:
+    """RatingError where the request does not say."""
+    visitor = request.headers.get("x-visitor", "")
+    if not 16 <= len(visitor) <= 200:
+        raise RatingError("Reload the page: it has not told the server who you are.")
+    return Who(visitor, _account(request))
+
+
+def _account(request: Request) -> dict[str, str]:
+    """What Gradio's login left in the signed session cookie, while it lasts."""
+    if not can_log_in() or "session" not in request.scope:
+        return {}
+    login = request.session.get("oauth_info") or {}
+    info = login.get("userinfo") or {}
+    if not info.get("sub") or login.get("expires_at", 0) < time.time():
+        return {}
+    return {"sub": str(info["sub"]), "name": str(info.get("preferred_username", ""))}
+
+
+def described(store: RatingStore, studio: Studio, who: Who) -> dict[str, Any]:
+    """What their page shows them of themselves."""
+    person = store.person(who.rater(studio))
+    login = None
+    if can_log_in():
+        login = {"user": who.account.get("name", ""), "url": "logout" if who.account else "login/huggingface"}
+    return {
+        "agreed": has_agreed(store, who.rater(studio)),
+        "version": CONSENT_VERSION,
+        "licence": LICENCE,
+        "name": person.pseudonym if person else "",
+        "votes": person.votes if person else 0,
+        "login": login,
+    }
+
+
+def has_agreed(store: RatingStore, rater: str) -> bool:
+    person = store.person(rater)
+    asked = (CONSENT_VERSION, LICENCE)
+    return person is not None and any((each.version, each.licence) == asked for each in person.consents)
+
+
+def agree(store: RatingStore, rater: str, body: dict[str, Any]) -> None:
+    """Write down that they agreed to this version, and their name. RatingError for another version."""
+    if (body.get("version"), body.get("licence")) != (CONSENT_VERSION, LICENCE):
+        raise RatingError("The text was changed since you read it. Reload the page and read it again.")
+    name = body.get("name") or ""
+    if not isinstance(name, str) or len(name) > MAX_NAME:
+        raise RatingError(f"A pseudonym may have {MAX_NAME} characters at most.")
+    store.consent(rater, CONSENT_VERSION, LICENCE)
+    store.name_rater(rater, name)

@@ -1,0 +1,201 @@
+"""Addresses under rate/ that the rating screen talks to, in JSON. They are plain HTTP, not Gradio events: a vote is one
+request with one answer, which a browser can keep and send again until it is answered.
+
+Every request names its visitor in the header X-Visitor: the random id that the browser keeps. A page of another site
+can not send that header, so nobody votes in somebody else's name by a link.
+
+    POST rate/next {scene, everywhere, held: [ticket], want}     -> {pairs: [...], done, total, undoable, empty}
+    POST rate/vote {ticket, choice, ms, left, right, comment}    -> {stored}
+    POST rate/undo {scene, everywhere, token}                    -> {pair}
+    POST rate/me {}                                              -> {me: {agreed, version, licence, name, votes, login}}
+    POST rate/agree {version, licence, name}                     -> {me}
+    POST rate/withdraw {}                                        -> {me, votes, marks}
+
+What goes wrong is {"error": words for the rater, "kind": ...}: 410 gone (the vote can never count), 422 wrong,
+403 consent (agree first, then send it again), 503 again (send it again later), and others as FastAPI has them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.concurrency import run_in_threadpool
+
+from difix3d import __version__
+from difix3d.errors import Difix3DError, RatingError
+from difix3d.ratings.sampling import PairToRate, next_pair, progress
+from difix3d.ratings.schema import new_id
+from difix3d.scene import Scene
+from difix3d.ui.rating.people import Who, agree, described, has_agreed, who_asks
+from difix3d.ui.rating.said import rating_of
+from difix3d.ui.rating.shown import PictureGoneError, Shown, frames_of
+from difix3d.ui.rating.ticket import Ticket, unseal
+from difix3d.ui.scene import NO_SCENE
+from difix3d.ui.studio import Studio
+
+log = logging.getLogger(__name__)
+
+ROUTE = "rate"
+UI_VERSION = f"studio {__version__}"
+NO_PAIRS = "Nothing to compare yet: a path has to be rendered and fixed first. Capture shows how far it is."
+ALL_RATED = (
+    "You have rated every pair there is here. Thank you! Fix frames with other photos, or another path, for more."
+)
+AWAY = "The ratings cannot be reached just now. Your vote is kept and sent again."
+_MAX_BODY_BYTES = 16 * 2**20
+_MOST_HELD = 50
+_MOST_WANTED = 3
+
+
+class NotAgreedError(RatingError):
+    """The rater has not agreed to the text yet."""
+
+
+class Ratings:
+    """The rating screen's side of the server. Each method takes (who asks, the request's JSON)."""
+
+    def __init__(self, studio: Studio):
+        self.studio = studio
+        self.shown = Shown(studio)
+
+    def next(self, who: Who, body: dict[str, Any]) -> dict[str, Any]:
+        """Pairs to show, none of which the browser holds."""
+        rater = who.rater(self.studio)
+        scenes = self._scenes(who, body)
+        held = [unseal(ticket, self.studio.secret) for ticket in _texts(body, "held")]
+        pairs = []
+        for _ in range(_wanted(body)):
+            pair = next_pair(frames_of(scenes, held), self.studio.store, rater)
+            if pair is None:
+                break
+            pairs.append(self._show(scenes, pair, rater))
+            held.append(unseal(pairs[-1]["ticket"], self.studio.secret))
+        done = progress(frames_of(scenes), self.studio.store, rater)
+        empty = NO_SCENE if not scenes else ALL_RATED if done.total else NO_PAIRS
+        return {
+            "pairs": pairs,
+            "done": done.judged,
+            "total": done.total,
+            "undoable": done.judged > 0,
+            "empty": "" if pairs or held else empty,
+        }
+
+    def vote(self, who: Who, body: dict[str, Any]) -> dict[str, Any]:
+        """Store a vote; the same one again changes nothing."""
+        ticket = self._ticket(who, body)
+        if not has_agreed(self.studio.store, ticket.rater):
+            raise NotAgreedError("Read the guide and agree first. Your vote is kept until then.")
+        pair = self.shown.pair_of(ticket)
+        rating = rating_of(pair, body, ticket.rater, ticket.reference, self.shown.sizes(pair))
+        return {"stored": self.studio.store.add(rating, pair.token, ui_version=UI_VERSION)}
+
+    def undo(self, who: Who, body: dict[str, Any]) -> dict[str, Any]:
+        """Take the last vote back; its pair, to be asked again with the same sides."""
+        rater = who.rater(self.studio)
+        scenes = self._scenes(who, body)
+        only = None if body.get("everywhere") else str(body.get("scene") or "")
+        rating = self.studio.store.undo(rater, scene_id=only, token=str(body.get("token") or new_id())[:100])
+        if rating is None:
+            return {"pair": None}
+        pair = PairToRate(rating.candidate_a, rating.candidate_b, rating.left_is, new_id())
+        try:
+            self.shown.sizes(pair)
+            return {"pair": self._show(scenes, pair, rater)}
+        except (PictureGoneError, StopIteration):
+            return {"pair": None}
+
+    def me(self, who: Who, body: dict[str, Any]) -> dict[str, Any]:
+        return {"me": described(self.studio.store, self.studio, who)}
+
+    def agree(self, who: Who, body: dict[str, Any]) -> dict[str, Any]:
+        agree(self.studio.store, who.rater(self.studio), body)
+        return self.me(who, body)
+
+    def withdraw(self, who: Who, body: dict[str, Any]) -> dict[str, Any]:
+        """Delete all that this rater said."""
+        gone = self.studio.store.withdraw(who.rater(self.studio))
+        return {**self.me(who, body), "votes": gone.votes, "marks": gone.marks}
+
+    def _ticket(self, who: Who, body: dict[str, Any]) -> Ticket:
+        ticket = unseal(str(body.get("ticket") or ""), self.studio.secret)
+        if ticket.rater != who.rater(self.studio):
+            raise RatingError(
+                "You logged in or out since this pair was shown, so it is not yours to vote on. Reload the page."
+            )
+        return ticket
+
+    def _show(self, scenes: Sequence[Scene], pair: PairToRate, rater: str) -> dict[str, Any]:
+        scene = next(scene for scene in scenes if scene.id == pair.left.scene_id)
+        return self.shown.show(scene, pair, rater)
+
+    def _scenes(self, who: Who, body: dict[str, Any]) -> list[Scene]:
+        if body.get("everywhere"):
+            return self.studio.scenes_of(who.visitor)
+        scene_id = str(body.get("scene") or "")
+        return [self.studio.open_scene(scene_id, who.visitor)] if scene_id else []
+
+
+def _wanted(body: dict[str, Any]) -> int:
+    want = body.get("want", 1)
+    return min(want, _MOST_WANTED) if isinstance(want, int) else 1
+
+
+def _texts(body: dict[str, Any], name: str) -> list[str]:
+    given = body.get(name, [])
+    return [str(each) for each in given[:_MOST_HELD]] if isinstance(given, list) else []
+
+
+def mount(app: FastAPI, studio: Studio) -> None:
+    """Serve the addresses of the rating screen."""
+    ratings = Ratings(studio)
+    for action in (ratings.next, ratings.vote, ratings.undo, ratings.me, ratings.agree, ratings.withdraw):
+        app.add_api_route(f"/{ROUTE}/{action.__name__}", _answering(action), methods=["POST"], include_in_schema=False)
+
+
+def _answering(action: Callable[[Who, dict[str, Any]], dict[str, Any]]) -> Callable[[Request], Any]:
+    async def answer(request: Request) -> JSONResponse:
+        try:
+            body = await _json(request)
+            return JSONResponse(await run_in_threadpool(action, who_asks(request), body))
+        except NotAgreedError as error:
+            return _refused(403, "consent", error.message)
+        except PictureGoneError as error:
+            return _refused(410, "gone", error.message)
+        except RatingError as error:
+            if isinstance(error.__cause__, SQLAlchemyError):
+                log.warning("rate/%s: %s", action.__name__, error.message)
+                return _refused(503, "again", AWAY)
+            return _refused(422, "wrong", error.message)
+        except Difix3DError as error:
+            return _refused(410, "gone", error.message)
+        except (SQLAlchemyError, OSError) as error:  # a database that is locked or away, a full disk
+            log.warning("rate/%s: %s", action.__name__, error)
+            return _refused(503, "again", AWAY)
+
+    return answer
+
+
+async def _json(request: Request) -> dict[str, Any]:
+    """The body. RatingError for one that is too long, or no object."""
+    received = b""
+    async for chunk in request.stream():
+        received += chunk
+        if len(received) > _MAX_BODY_BYTES:
+            raise RatingError(f"A vote may take {_MAX_BODY_BYTES >> 20} MB at most. Clear some of the marks.")
+    try:
+        body = json.loads(received or b"{}")
+    except ValueError as error:
+        raise RatingError("Expected JSON. Reload the page to go on.") from error
+    if not isinstance(body, dict):
+        raise RatingError("Expected a JSON object. Reload the page to go on.")
+    return body
+
+
+def _refused(status: int, kind: str, words: str) -> JSONResponse:
+    return JSONResponse({"error": words, "kind": kind}, status_code=status)
