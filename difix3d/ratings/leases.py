@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 
 LEASE_S = 600.0
 """Long enough to look closely at one pair, short enough that a closed tab does not hold it up."""
+_REMEMBERED = 100_000
 _AHEAD = timedelta(seconds=5)
 """Two servers at one database do not agree to the second."""
 
@@ -32,12 +33,12 @@ class Leases:
 
     def give(self, token: str, lease_s: float) -> None:
         """From now on. The same token again begins anew."""
+        self._ends.pop(token, None)
         self._ends[token] = self._clock() + lease_s
+        while len(self._ends) > _REMEMBERED:
+            del self._ends[next(iter(self._ends))]
 
     def held(self, token: str) -> bool | None:
-        """None for a token that this process did not give out."""
+        """None for a token that this process did not give out, or so long ago that it was forgotten."""
         end = self._ends.get(token)
         return None if end is None else self._clock() < end
-
-    def forget(self, token: str) -> None:
-        self._ends.pop(token, None)

@@ -15,6 +15,7 @@ from difix3d.ratings.identity import candidate_key, item_key, item_of_keys
 from difix3d.ratings.judgements import Judgements, Marks, append_judgement, read_judgements
 from difix3d.ratings.leases import lease_is_held
 from difix3d.ratings.schema import (
+    GOLD,
     RATE,
     REPEAT,
     RETRACT,
@@ -103,7 +104,9 @@ def append_vote(session: Session, rating: Rating, token: str, ui_version: str, f
     if assignment and (assignment.item_id, assignment.rater_number) != (item_id, rater.number):
         raise RatingError("This question was given to somebody else. Reload the page to go on.")
     ensure_item(session, rating.candidate_a, rating.candidate_b, facts.sizes)
-    purpose = assignment.purpose if assignment else RATE
+    known_item = session.get(ItemRow, item_id)
+    is_gold = known_item is not None and known_item.expected is not None
+    purpose = assignment.purpose if assignment else GOLD if is_gold else RATE
     former = None
     if purpose != REPEAT:  # a repeat is asked to be held against the first answer, not to take its place
         former = session.scalar(
@@ -147,7 +150,7 @@ def _is_late(assignment: AssignmentRow | None, at: datetime) -> bool:
     return assignment is not None and not lease_is_held(assignment.issued_at, assignment.lease_s, at)
 
 
-def retract_last(session: Session, rater_key: str, scene_id: str | None, token: str) -> Rating | None:
+def retract_last(session: Session, rater_key: str, scene_id: str | None, token: str) -> StoredRating | None:
     if known := session.scalar(select(RatingRow).where(RatingRow.token == token)):
         undone_id = known.supersedes
     else:
@@ -174,7 +177,7 @@ def retract_last(session: Session, rater_key: str, scene_id: str | None, token: 
         )
         session.flush()
     query = select_votes(None, True, 0, None).where(RatingRow.id == undone_id)
-    return read_votes(session, query)[0].rating
+    return read_votes(session, query)[0]
 
 
 def rater_row(session: Session, key: str) -> RaterRow:

@@ -10,7 +10,7 @@ from operator import itemgetter
 
 from difix3d.ratings.candidates import Frames, candidates_of
 from difix3d.ratings.identity import candidate_key, item_of_keys
-from difix3d.ratings.schema import new_id
+from difix3d.ratings.schema import RATE, new_id
 from difix3d.ratings.store import RatingStore
 from difix3d.types import Candidate
 
@@ -20,12 +20,13 @@ __all__ = ["PairToRate", "RatingProgress", "candidates_of", "next_pair", "progre
 @dataclass(frozen=True)
 class PairToRate:
     """Two candidates in canonical order, which of them is shown on the left (a | b), and the token that the vote
-    on this showing must carry."""
+    on this showing must carry. purpose: RATE | GOLD | REPEAT, which nobody who rates is told."""
 
     candidate_a: Candidate
     candidate_b: Candidate
     left_is: str
     token: str
+    purpose: str = RATE
 
     @property
     def left(self) -> Candidate:
@@ -52,7 +53,7 @@ def next_pair(
     frames: one mapping per scene, from `candidates_of`. rng: decides among equals and the side.
     """
     rng = rng or random.SystemRandom()
-    questions = _questions(frames)
+    questions = questions_of(frames)
     scenes = sorted({a.scene_id for a, _ in questions.values()})
     judged = store.judged_by(rater, scenes)
     votes = store.votes_per_item(scenes)
@@ -66,12 +67,12 @@ def next_pair(
 
 def progress(frames: Iterable[Frames], store: RatingStore, rater: str) -> RatingProgress:
     """How many of the pairs there are this rater has judged."""
-    questions = _questions(frames)
+    questions = questions_of(frames)
     judged = store.judged_by(rater, sorted({a.scene_id for a, _ in questions.values()}))
     return RatingProgress(len(judged & questions.keys()), len(questions))
 
 
-def _questions(frames: Iterable[Frames]) -> dict[str, tuple[Candidate, Candidate]]:
+def questions_of(frames: Iterable[Frames]) -> dict[str, tuple[Candidate, Candidate]]:
     """item -> its pair in canonical order: every two candidates of a frame that differ in pixels. Of candidates
     with the same pixels only one is asked."""
     questions = {}

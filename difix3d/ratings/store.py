@@ -87,7 +87,11 @@ class RatingStore:
 
         The same token again takes nothing more back and returns the same vote.
         """
-        token = token or new_id()
+        undone = self.undo_vote(rater, scene_id=scene_id, token=token or new_id())
+        return undone.rating if undone else None
+
+    def undo_vote(self, rater: str, *, scene_id: str | None, token: str) -> StoredRating | None:
+        """As `undo`, with what is known of the vote."""
         return self.write(lambda session: retract_last(session, rater, scene_id, token))
 
     def consent(self, rater: str, version: str, licence: str) -> None:

@@ -1,0 +1,128 @@
+"""The questions that scenes offer, in memory: a scene's folders are read again only when they changed.
+
+Whether they did is looked up at most every few seconds. Gold is made by a thread of its own, since that takes seconds.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from difix3d.errors import Difix3DError
+from difix3d.ratings.arms import Arm, arm_of
+from difix3d.ratings.candidates import candidates_of
+from difix3d.ratings.gold import GoldPair, make_gold, read_gold
+from difix3d.ratings.identity import item_key
+from difix3d.ratings.sampling import questions_of
+from difix3d.scene import Scene
+from difix3d.types import Candidate
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY_S = 3.0
+
+
+@dataclass(frozen=True)
+class Question:
+    """Two candidates of one frame, in canonical order. gold: where the answer is known."""
+
+    item_id: str
+    a: Candidate
+    b: Candidate
+    arms: tuple[Arm, Arm]
+    gold: GoldPair | None = None
+
+    @property
+    def kind(self) -> str:
+        """ "pair", or of which sort the gold is."""
+        return self.gold.kind if self.gold else "pair"
+
+    @property
+    def frame(self) -> tuple[str, str, int]:
+        return self.a.scene_id, self.a.trajectory, self.a.frame_index
+
+
+@dataclass
+class SceneQuestions:
+    """Of one scene, as its folders were at `stamp`."""
+
+    stamp: object = None
+    looked_at: float = float("-inf")
+    to_rate: dict[str, Question] = field(default_factory=dict)
+    gold: dict[str, Question] = field(default_factory=dict)
+
+
+class Catalogue:
+    """Not for several threads at once, but for the one that makes gold. make: whether to make gold at all."""
+
+    def __init__(self, make: bool = True):
+        self._scenes: dict[str, SceneQuestions] = {}
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._maker = ThreadPoolExecutor(1, thread_name_prefix="gold") if make else None
+
+    def close(self) -> None:
+        """Stop making gold; what was made stays."""
+        self._closed.set()
+        if self._maker:
+            self._maker.shutdown(cancel_futures=True)
+
+    def look(self, scenes: Iterable[Scene]) -> list[SceneQuestions]:
+        """What these scenes offer now."""
+        return [self._of(scene) for scene in scenes]
+
+    def forget(self, scene_id: str) -> None:
+        """Read its folders anew at the next look."""
+        with self._lock:
+            self._scenes.pop(scene_id, None)
+
+    def _of(self, scene: Scene) -> SceneQuestions:
+        with self._lock:
+            known = self._scenes.setdefault(scene.id, SceneQuestions())
+        if time.monotonic() - known.looked_at < LOOK_EVERY_S:
+            return known
+        known.looked_at = time.monotonic()
+        stamp = _stamp(scene)
+        if stamp != known.stamp:
+            known.stamp = stamp
+            try:
+                frames = candidates_of(scene)
+            except Difix3DError as error:  # the others can still be rated
+                log.warning("scene %s is not asked about: %s", scene.id, error.message)
+                frames = {}
+            known.to_rate = {
+                item: Question(item, a, b, (arm_of(a), arm_of(b))) for item, (a, b) in questions_of([frames]).items()
+            }
+            known.gold = _gold_questions(read_gold(scene)) if known.to_rate else {}
+            if self._maker and known.to_rate and not self._closed.is_set():
+                self._maker.submit(self._make_gold, scene, frames, known)
+        return known
+
+    def _make_gold(self, scene: Scene, frames: dict, known: SceneQuestions) -> None:
+        try:
+            known.gold = _gold_questions(make_gold(scene, frames, stop=self._closed.is_set))
+        except Exception:  # a thread of a pool would keep it to itself
+            log.exception("no gold could be made for scene %s", scene.id)
+
+    def wait_for_gold(self) -> None:
+        """Until all that was asked for is made: for tests and scripts."""
+        if self._maker:
+            self._maker.submit(lambda: None).result()
+
+
+def _gold_questions(pairs: Iterable[GoldPair]) -> dict[str, Question]:
+    made = {}
+    for pair in pairs:
+        item = item_key(pair.a, pair.b)
+        made[item] = Question(item, pair.a, pair.b, (arm_of(pair.a), arm_of(pair.b)), pair)
+    return made
+
+
+def _stamp(scene: Scene) -> object:
+    """Changes when a render or a fix is made, made anew, or deleted: a folder's time is of its last such change."""
+    folders = [*scene.root.glob("renders/[!.]*"), *scene.root.glob("fixed/[!.]*/[!.]*")]
+    return tuple(sorted((str(folder), folder.stat().st_mtime_ns) for folder in folders))
