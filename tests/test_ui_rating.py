@@ -22,6 +22,7 @@ from difix3d.errors import RatingError
 from difix3d.formats.image import write_rgb
 from difix3d.ratings import database
 from difix3d.ratings.candidates import candidates_of
+from difix3d.ratings.schema import GOLD, RATE, REPEAT
 from difix3d.ui.rating import people, routes, screen
 from difix3d.ui.rating.ticket import Ticket, seal, unseal
 from difix3d.ui.studio import Studio, rater_key
@@ -57,7 +58,7 @@ class App:
         return answer
 
     def stored(self) -> list[Any]:
-        return self.studio.store.ratings()
+        return self.studio.store.ratings(purposes=(RATE, GOLD, REPEAT))
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from difix3d.ui import capture, dataset, fix, rate, scene
 from difix3d.ui.follow import Followed, Follower, panel
 from difix3d.ui.shared import QUIET, Shared, told
 from difix3d.ui.studio import Studio
-from difix3d.ui.widgets import status_line
+from difix3d.ui.widgets import outbox, status_line
 
 _HEADER = (
     "<h1>Difix3D <span>Studio</span></h1>"
@@ -57,6 +57,7 @@ def build(studio: Studio) -> gr.Blocks:
                 rate.build(shared)
             with gr.Tab("Dataset"):
                 dataset.build(shared)
+        outbox()
         clock = gr.Timer(1.0)
 
         tick = _ticker(studio, follower)

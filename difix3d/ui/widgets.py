@@ -80,6 +80,11 @@ def compare(example_urls: Mapping[str, str], **options: Any) -> gr.HTML:
     )
 
 
+def outbox() -> gr.HTML:
+    """Nothing to see: sends the votes that wait in the browser, whatever step is open."""
+    return gr.HTML(None, html_template="<i></i>", js_on_load=screen.outbox_script(), visible="hidden")
+
+
 def _widget(name: str, template: str, **options: Any) -> gr.HTML:
     script = (_HERE / f"{name}.js").read_text()
     return gr.HTML(None, html_template=template, js_on_load=script, apply_default_css=False, **options)

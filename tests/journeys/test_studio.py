@@ -154,15 +154,15 @@ def test_votes_are_blind_stored_undone_and_go_on_after_a_reload(page: Page, serv
     first_count = len(votes(server))
     page.wait_for_timeout(400)  # the screen takes no vote that comes sooner than anybody could have looked
     better.click()
-    expect(page.locator(".dx-count")).to_contain_text(re.compile("^1 of"))
+    expect(page.locator(".dx-count")).to_contain_text(re.compile("^1 rated"))
     expect(better).to_be_enabled(timeout=30_000)
     page.wait_for_timeout(400)
     page.keyboard.press("3")
-    expect(page.locator(".dx-count")).to_contain_text(re.compile("^2 of"))
+    expect(page.locator(".dx-count")).to_contain_text(re.compile("^2 rated"))
     expect(better).to_be_enabled(timeout=30_000)
     page.wait_for_timeout(400)
     page.keyboard.press("0")
-    expect(page.locator(".dx-count")).to_contain_text(re.compile("^3 of"))
+    expect(page.locator(".dx-count")).to_contain_text(re.compile("^3 rated"))
     page.wait_for_function("!Object.keys(localStorage).some(key => key.startsWith('difix3d-vote-'))")
     rows = votes(server)[first_count:]
     assert [row[0] for row in rows] == ["vote"] * 3
@@ -171,18 +171,18 @@ def test_votes_are_blind_stored_undone_and_go_on_after_a_reload(page: Page, serv
 
     expect(page.locator("button[data-undo]")).to_be_enabled(timeout=30_000)
     page.keyboard.press("z")
-    expect(page.locator(".dx-count")).to_contain_text(re.compile("^2 of"))
+    expect(page.locator(".dx-count")).to_contain_text(re.compile("^2 rated"))
     expect(page.locator(".dx-said")).to_contain_text("Taken back")
     assert votes(server)[-1][0] == "retract"
     page.reload()
     open_step(page, "Rate")
-    expect(page.locator(".dx-count")).to_contain_text(re.compile("^2 of"), timeout=30_000)
+    expect(page.locator(".dx-count")).to_contain_text(re.compile("^2 rated"), timeout=30_000)
 
     # A hurried person: two clicks are one vote.
     expect(better).to_be_enabled(timeout=30_000)
     page.wait_for_timeout(400)
     page.evaluate("() => { const b = document.querySelector('button[data-choice=right]'); b.click(); b.click(); }")
-    expect(page.locator(".dx-count")).to_contain_text(re.compile("^3 of"))
+    expect(page.locator(".dx-count")).to_contain_text(re.compile("^3 rated"))
     page.wait_for_function("!Object.keys(localStorage).some(key => key.startsWith('difix3d-vote-'))")
     assert len([row for row in votes(server) if row[0] == "vote"]) == first_count + 4
 
@@ -267,6 +267,6 @@ def test_a_killed_server_comes_back_with_scene_and_votes(profile, server: Server
     open_step(tab, "Scene")
     expect(tab.locator(".dx-facts").first).to_contain_text("of 36", timeout=30_000)
     open_step(tab, "Rate")
-    expect(tab.locator(".dx-count")).to_contain_text(re.compile("^3 of"), timeout=30_000)
+    expect(tab.locator(".dx-count")).to_contain_text(re.compile("^3 rated"), timeout=30_000)
     assert [row for row in votes(server) if row[0] == "vote"] == before
     tab.close()

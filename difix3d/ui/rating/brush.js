@@ -28,7 +28,9 @@ function makeBrush(stage, onChange) {
   const tool = {
     start(pane, x, y) {
       const index = stage.panes.indexOf(pane), image = stage.images[index];
-      current = { side: sides[index], width: size * Math.max(image.naturalWidth, image.naturalHeight), points: [[x, y]] };
+      // Two pixels at least: a thinner line covers none by half, and would mark nothing.
+      const width = Math.max(2, size * Math.max(image.naturalWidth, image.naturalHeight));
+      current = { side: sides[index], width, points: [[x, y]] };
       strokes.push(current);
       redraw();
     },

@@ -1,10 +1,11 @@
 // Votes that wait for the server's answer. Each is in this browser's storage until the server has it, so that a reload,
 // a closed tab, a lost connection or a locked database loses none; the server counts a vote that comes twice once.
-function makeOutbox(post, hooks) {
+function makeOutbox() {
+  let hooks = { stored() {}, waiting() {}, refused() {} };
   const PREFIX = "difix3d-vote-";
   const unstored = new Map(); // where the browser's storage is full or not allowed
   const tried = new Set(); // the server may have these, though its answer was lost
-  let sending = null, wait = 0, timer = 0, inFlight = "";
+  let sending = null, wait = 0, timer = 0, inFlight = "", troubled = null;
 
   function entries() {
     const found = new Map(unstored);
@@ -32,8 +33,9 @@ function makeOutbox(post, hooks) {
     for (const entry of entries()) {
       inFlight = entry.key;
       tried.add(entry.key);
-      const answer = await post("vote", entry.vote, entry.visitor);
+      const answer = await postTo("vote", entry.vote, entry.visitor);
       inFlight = "";
+      troubled = null;
       if (answer.ok) {
         drop(entry.key);
         wait = 0;
@@ -41,7 +43,8 @@ function makeOutbox(post, hooks) {
       } else if (answer.later) {
         wait = Math.min(30, wait ? 2 * wait : 1);
         timer = setTimeout(flush, wait * 1000);
-        hooks.waiting(answer.error, wait, answer.kind);
+        troubled = answer;
+        hooks.waiting(answer.error, answer.kind);
         return false;
       } else {
         drop(entry.key);
@@ -57,10 +60,23 @@ function makeOutbox(post, hooks) {
     sending ??= send().finally(() => { sending = null; });
     return sending;
   }
+  window.addEventListener("online", flush);
+  window.addEventListener("pageshow", (event) => { if (event.persisted) flush(); });
+  flush();
   return {
+    listen(given) {
+      hooks = given;
+      if (troubled) setTimeout(() => troubled && hooks.waiting(troubled.error, troubled.kind));
+    },
     add, drop, flush, entries,
     tried: (key) => tried.has(key),
     get busy() { return inFlight; },
     settled: () => sending ?? Promise.resolve(true),
   };
+}
+// One a page: it sends from any step of the page, and the rating screen listens while it is there.
+function sharedOutbox(hooks) {
+  window.dxOutbox ??= makeOutbox();
+  if (hooks) window.dxOutbox.listen(hooks);
+  return window.dxOutbox;
 }

@@ -4,7 +4,7 @@ request with one answer, which a browser can keep and send again until it is ans
 Every request names its visitor in the header X-Visitor: the random id that the browser keeps. A page of another site
 can not send that header, so nobody votes in somebody else's name by a link.
 
-    POST rate/next {scene, everywhere, held: [ticket], want}     -> {pairs: [...], done, total, undoable, empty}
+    POST rate/next {scene, everywhere, held: [ticket], want}     -> {pairs: [...], done, left, undoable, empty}
     POST rate/vote {ticket, choice, ms, left, right, comment}    -> {stored}
     POST rate/undo {scene, everywhere, token}                    -> {pair}
     POST rate/me {}                                              -> {me: {agreed, version, licence, name, votes, login}}
@@ -29,15 +29,16 @@ from starlette.concurrency import run_in_threadpool
 
 from difix3d import __version__
 from difix3d.errors import Difix3DError, RatingError
-from difix3d.ratings.sampling import PairToRate, next_pair, progress
+from difix3d.ratings.sampler import Sampler
+from difix3d.ratings.sampling import PairToRate
 from difix3d.ratings.schema import new_id
 from difix3d.scene import Scene
 from difix3d.ui.rating.people import Who, agree, described, has_agreed, who_asks
 from difix3d.ui.rating.said import rating_of
-from difix3d.ui.rating.shown import PictureGoneError, Shown, frames_of
+from difix3d.ui.rating.shown import PictureGoneError, Shown, checks_answered
 from difix3d.ui.rating.ticket import Ticket, unseal
 from difix3d.ui.scene import NO_SCENE
-from difix3d.ui.studio import Studio
+from difix3d.ui.studio import Studio, owner_key
 
 log = logging.getLogger(__name__)
 
@@ -63,26 +64,31 @@ class Ratings:
     def __init__(self, studio: Studio):
         self.studio = studio
         self.shown = Shown(studio)
+        self.sampler = Sampler(studio.store, studio.scenes_root)
 
     def next(self, who: Who, body: dict[str, Any]) -> dict[str, Any]:
         """Pairs to show, none of which the browser holds."""
         rater = who.rater(self.studio)
         scenes = self._scenes(who, body)
-        held = [unseal(ticket, self.studio.secret) for ticket in _texts(body, "held")]
+        own = self._own(who, scenes)
+        held = [unseal(ticket, self.studio.secret).token for ticket in _texts(body, "held")]
         pairs = []
         for _ in range(_wanted(body)):
-            pair = next_pair(frames_of(scenes, held), self.studio.store, rater)
+            pair = self.sampler.next(rater, scenes, held=held, own=own)
             if pair is None:
                 break
             pairs.append(self._show(scenes, pair, rater))
-            held.append(unseal(pairs[-1]["ticket"], self.studio.secret))
-        done = progress(frames_of(scenes), self.studio.store, rater)
-        empty = NO_SCENE if not scenes else ALL_RATED if done.total else NO_PAIRS
+            held.append(pair.token)
+        progress = self.sampler.progress(rater, scenes, own)
+        # Checks count like all other votes: a count that stood still would tell which pair was one.
+        checks = checks_answered(self.studio.store, rater, [scene.id for scene in scenes])
+        done = progress.judged + checks
+        empty = NO_SCENE if not scenes else ALL_RATED if progress.total else NO_PAIRS
         return {
             "pairs": pairs,
-            "done": done.judged,
-            "total": done.total,
-            "undoable": done.judged > 0,
+            "done": done,
+            "left": progress.total - progress.judged,
+            "undoable": done > 0,
             "empty": "" if pairs or held else empty,
         }
 
@@ -93,22 +99,22 @@ class Ratings:
             raise NotAgreedError("Read the guide and agree first. Your vote is kept until then.")
         pair = self.shown.pair_of(ticket)
         rating = rating_of(pair, body, ticket.rater, ticket.reference, self.shown.sizes(pair))
-        return {"stored": self.studio.store.add(rating, pair.token, ui_version=UI_VERSION)}
+        return {"stored": self.sampler.vote(rating, pair.token, ui_version=UI_VERSION)}
 
     def undo(self, who: Who, body: dict[str, Any]) -> dict[str, Any]:
         """Take the last vote back; its pair, to be asked again with the same sides."""
         rater = who.rater(self.studio)
         scenes = self._scenes(who, body)
         only = None if body.get("everywhere") else str(body.get("scene") or "")
-        rating = self.studio.store.undo(rater, scene_id=only, token=str(body.get("token") or new_id())[:100])
-        if rating is None:
+        token = str(body.get("token") or new_id())[:100]
+        pair = self.sampler.undo(rater, scenes, scene_id=only, token=token)
+        if pair is None:
             return {"pair": None}
-        pair = PairToRate(rating.candidate_a, rating.candidate_b, rating.left_is, new_id())
         try:
             self.shown.sizes(pair)
-            return {"pair": self._show(scenes, pair, rater)}
-        except (PictureGoneError, StopIteration):
+        except PictureGoneError:
             return {"pair": None}
+        return {"pair": self._show(scenes, pair, rater)}
 
     def me(self, who: Who, body: dict[str, Any]) -> dict[str, Any]:
         return {"me": described(self.studio.store, self.studio, who)}
@@ -133,6 +139,9 @@ class Ratings:
     def _show(self, scenes: Sequence[Scene], pair: PairToRate, rater: str) -> dict[str, Any]:
         scene = next(scene for scene in scenes if scene.id == pair.left.scene_id)
         return self.shown.show(scene, pair, rater)
+
+    def _own(self, who: Who, scenes: Sequence[Scene]) -> set[str]:
+        return {scene.id for scene in scenes if scene.info.get("owner") == owner_key(who.visitor)}
 
     def _scenes(self, who: Who, body: dict[str, Any]) -> list[Scene]:
         if body.get("everywhere"):

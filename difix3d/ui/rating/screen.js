@@ -5,35 +5,17 @@ const $ = (selector) => root.querySelector(selector);
 const HASTE_MS = 300; // after a new pair is seen: the second press of a double click is not about it
 const AHEAD = 2;
 
-let who = { visitor: "", scene: "" }, tally = { done: 0, total: 0, undoable: false, empty: "" };
+let who = { visitor: "", scene: "" }, tally = { done: 0, left: 0, undoable: false, empty: "" };
 let current = null, ahead = [], past = [], loading = false, undoing = false, undoToken = "";
 let shownAt = 0, hiddenMs = 0, hiddenAt = 0, voted = 0, note = "", trouble = "";
 
 const everywhere = () => $("[data-scope]").value === "all";
 const random = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 
-// {ok, ...} as the server answers; {later: true} where the same request may go well another time.
-async function post(action, body, visitor = who.visitor) {
-  const away = { ok: false, later: true, kind: "away", error: "No connection to the server." };
-  try {
-    const response = await fetch(`rate/${action}`, {
-      method: "POST",
-      headers: { "Content-Type": "application/json", "X-Visitor": visitor },
-      body: JSON.stringify(body),
-      signal: AbortSignal.timeout(40_000),
-    });
-    const answer = await response.json().catch(() => null);
-    if (response.ok && answer) return { ...answer, ok: true };
-    const later = response.status >= 500 || response.status === 429 || response.status === 404 || response.status === 403;
-    return { ok: false, later, kind: answer?.kind ?? "away", error: answer?.error ?? away.error };
-  } catch {
-    return away;
-  }
-}
-
-const outbox = makeOutbox(post, {
+const post = (action, body) => postTo(action, body, who.visitor);
+const outbox = sharedOutbox({
   stored() { trouble = ""; refill(); draw(); },
-  waiting(error, seconds, kind) {
+  waiting(error, kind) {
     trouble = error;
     if (kind === "consent") people.ask();
     draw();
@@ -57,7 +39,12 @@ function say(text, tone = "") {
   if (text) noteTimer = setTimeout(() => say(""), tone ? 12_000 : 5_000);
   draw();
 }
-function forget() { current = null; ahead = []; shownAt = 0; }
+function forget() {
+  for (const pair of [current, ...ahead]) if (pair) release(pair);
+  current = null;
+  ahead = [];
+  shownAt = 0;
+}
 const waiting = () => outbox.entries().filter((entry) => entry.visitor === who.visitor);
 
 async function refill() {
@@ -80,12 +67,7 @@ async function refill() {
   if (!waiting().length) trouble = "";
   tally = answer;
   for (const pair of answer.pairs) {
-    for (const url of [pair.left, pair.right, ...pair.references.map((each) => each.small)]) {
-      const image = new Image();
-      image.src = url;
-      image.decode().catch(() => {});
-      (pair.kept ??= []).push(image); // as long as the pair waits, its pictures do
-    }
+    fetched(pair).catch(() => {});
     ahead.push(pair);
   }
   advance();
@@ -95,6 +77,18 @@ function advance() {
   else draw();
 }
 
+// The bytes of both pictures, as addresses inside this browser: what was fetched ahead is there whatever the network does.
+function fetched(pair) {
+  const local = async (url) => {
+    const response = await fetch(url);
+    if (!response.ok) throw new Error(`${response.status}`);
+    return URL.createObjectURL(await response.blob());
+  };
+  pair.pictures ??= Promise.all([local(pair.left), local(pair.right)]);
+  return pair.pictures;
+}
+const release = (pair) => pair.pictures?.then((urls) => urls.forEach((url) => URL.revokeObjectURL(url)), () => {});
+
 async function show(pair, kept) {
   current = pair;
   shownAt = 0;
@@ -103,9 +97,16 @@ async function show(pair, kept) {
   drawReferences(pair);
   draw();
   try {
-    await stage.show(pair.left, pair.right);
-  } catch {
+    await stage.show(...(await fetched(pair)));
+  } catch (error) {
     if (current !== pair) return;
+    if (error instanceof TypeError) { // fetch has it for no connection
+      trouble = "No connection to the server.";
+      pair.pictures = null;
+      setTimeout(() => { if (current === pair) { trouble = ""; show(pair, kept); } }, 2000);
+      draw();
+      return;
+    }
     forget();
     say("A picture of that pair is no longer there. Here is another pair.");
     setTimeout(refill, 500);
@@ -126,7 +127,7 @@ function vote(choice) {
   const body = { ticket: current.ticket, choice, ms, ...details.said() };
   const key = outbox.add(who.visitor, body);
   past.push({ key, pair: current, kept: details.keep() });
-  past = past.slice(-20);
+  while (past.length > 5) release(past.shift().pair);
   current = null;
   voted += 1;
   say(thanks(voted));
@@ -211,17 +212,19 @@ function draw() {
   $(".dx-nothing").hidden = Boolean(page) || asking;
   $(".dx-tally").hidden = page === "guide" && !people.ready;
   $(".dx-nothing p").textContent = trouble || (tally.empty && !waits ? tally.empty : who.scene || everywhere() ? "One moment…" : "Open a scene first.");
-  $(".dx-thanks").hidden = !(tally.empty && tally.total && tally.done >= tally.total && !trouble);
-  const done = Math.min(tally.total, tally.done + waits);
-  $(".dx-count").textContent = tally.total ? `${done} of ${tally.total} rated` : "";
-  $(".dx-count-bar").hidden = !tally.total;
-  $(".dx-count-bar i").style.width = tally.total ? `${(100 * done) / tally.total}%` : "0";
+  $(".dx-thanks").hidden = !(tally.empty && tally.done && !trouble);
+  // Roughly how many are left: an exact number would tell which pairs were checks, which are not among them.
+  const done = tally.done + waits, left = Math.max(0, tally.left - waits), rough = 5 * Math.round(left / 5);
+  $(".dx-count").firstChild.data = done || left ? `${done} rated` : "";
+  $(".dx-left").textContent = !left ? "" : rough ? `, about ${rough} to go` : ", a few to go";
+  $(".dx-count-bar").hidden = !(done || left);
+  $(".dx-count-bar i").style.width = `${(100 * done) / Math.max(1, done + left)}%`;
   const kept = waits ? `${waits} vote${waits > 1 ? "s" : ""} kept in this browser, sent again by itself. ` : "";
   $(".dx-said").textContent = trouble && waits ? `${trouble} ${kept}` : note;
   root.classList.toggle("dx-troubled", Boolean(trouble));
-  $("[data-undo]").disabled = undoing || !(tally.undoable || waits);
+  for (const button of root.querySelectorAll("[data-undo]")) button.disabled = undoing || !(tally.undoable || waits);
+  for (const button of root.querySelectorAll("[data-choice]")) button.disabled = !asking || !shownAt || undoing;
   if (!asking) return;
-  for (const button of root.querySelectorAll("[data-choice]")) button.disabled = !shownAt || undoing;
   for (const button of root.querySelectorAll("[data-mode]:not(.dx-stage)")) button.setAttribute("aria-pressed", stage.mode === button.dataset.mode);
   $(".dx-place").textContent = current.place;
   $("[data-reset]").hidden = stage.zoom === 1;
@@ -251,7 +254,7 @@ try { $("[data-scope]").value = localStorage.getItem("difix3d-scope") || "scene"
 $("[data-scope]").addEventListener("change", () => {
   try { localStorage.setItem("difix3d-scope", $("[data-scope]").value); } catch { /* not allowed */ }
   forget();
-  tally = { ...tally, total: 0, done: 0, undoable: false, empty: "" };
+  tally = { done: 0, left: 0, undoable: false, empty: "" };
   $("[data-scope]").blur();
   refill();
 });
@@ -327,8 +330,8 @@ on(document, "keyup", keyup);
 on(document, "visibilitychange", visibility);
 on(window, "blur", () => stage.flick(false));
 on(window, "resize", fit);
-on(window, "online", () => outbox.flush().then(refill));
-on(window, "pageshow", (event) => { if (event.persisted) { outbox.flush(); refill(); } });
+on(window, "online", refill);
+on(window, "pageshow", (event) => { if (event.persisted) refill(); });
 on(window, "storage", (event) => { if (!event.key || event.key.startsWith("difix3d-vote-")) draw(); });
 const watcher = new ResizeObserver(fit);
 watcher.observe(root);
@@ -343,7 +346,7 @@ function opened() {
   if (who.scene !== before.scene || who.visitor !== before.visitor) {
     forget();
     past = [];
-    tally = { done: 0, total: 0, undoable: false, empty: "" };
+    tally = { done: 0, left: 0, undoable: false, empty: "" };
   }
   if (who.visitor !== before.visitor) people.read().then(() => outbox.flush()).then(refill);
   else refill();

@@ -8,7 +8,7 @@ from pathlib import Path
 from difix3d.types import SCORES
 
 _HERE = Path(__file__).resolve().parent
-_SCRIPTS = ("stage", "brush", "details", "outbox", "people", "screen")
+_SCRIPTS = ("post", "outbox", "stage", "brush", "details", "people", "screen")
 """In the order in which they use one another; together they are the body of one function."""
 
 TAGS = {
@@ -37,6 +37,11 @@ def css() -> str:
 
 def script() -> str:
     return "\n".join((_HERE / f"{name}.js").read_text() for name in _SCRIPTS)
+
+
+def outbox_script() -> str:
+    """What sends votes that wait in the browser, also where the screen is not shown."""
+    return "\n".join((_HERE / f"{name}.js").read_text() for name in ("post", "outbox")) + "\nsharedOutbox();"
 
 
 def example_path(tag: str) -> Path:
@@ -74,7 +79,7 @@ def _pane(side: str, name: str) -> str:
 
 def _vote(choice: str, label: str, key: str) -> str:
     better = " class='dx-better'" if choice in ("left", "right") else ""
-    return f"<button type='button' data-choice='{choice}'{better}>{label} <kbd>{key}</kbd></button>"
+    return f"<button type='button' data-choice='{choice}'{better} disabled>{label} <kbd>{key}</kbd></button>"
 
 
 def _side(side: str, name: str) -> str:

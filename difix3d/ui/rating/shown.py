@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from difix3d.errors import Difix3DError, SceneError
-from difix3d.ratings.candidates import Frames, candidates_of
+from difix3d.ratings.candidates import candidates_of
 from difix3d.ratings.identity import candidate_key
+from difix3d.ratings.log import stands
 from difix3d.ratings.pictures import find_picture
 from difix3d.ratings.sampling import PairToRate
+from difix3d.ratings.schema import RATE, CandidateRow, ItemRow, RaterRow, RatingRow
+from difix3d.ratings.store import RatingStore
 from difix3d.scene import Scene
 from difix3d.types import Candidate
 from difix3d.ui.fix import thumbnail_of
 from difix3d.ui.rating.ticket import Ticket, seal
 from difix3d.ui.studio import Studio
-
-log = logging.getLogger(__name__)
 
 MOST_REFERENCES = 4
 _REMEMBERED = 20_000
@@ -37,7 +39,7 @@ class PictureGoneError(SceneError):
 
 @dataclass
 class Shown:
-    """Pairs that browsers were given. A vote that comes after a restart finds its pair in the scene."""
+    """Pairs that browsers were given. A vote that comes after a restart finds its pair in the database."""
 
     studio: Studio
 
@@ -76,19 +78,11 @@ class Shown:
             pair = self._pairs.get(ticket.token)
         if pair is not None:
             return pair
-        gone = PictureGoneError(
-            "These pictures were deleted or made again since you saw them, so this vote has nothing left to be about. "
-            "It was not counted."
-        )
-        try:
-            scene = Scene(self.studio.scenes_root / ticket.scene_id)
-            here = candidates_of(scene).get((ticket.trajectory, ticket.frame_index), [])
-        except Difix3DError as error:
-            raise gone from error
-        by_key = {candidate_key(candidate): candidate for candidate in here}
-        if ticket.a not in by_key or ticket.b not in by_key:
-            raise gone
-        return PairToRate(by_key[ticket.a], by_key[ticket.b], ticket.left_is, ticket.token)
+        with Session(self.studio.store.engine) as session:
+            rows = session.get(CandidateRow, ticket.a), session.get(CandidateRow, ticket.b)
+        if rows[0] is None or rows[1] is None:
+            raise PictureGoneError("This pair is no longer known here, so this vote was not counted.")
+        return PairToRate(_candidate(rows[0]), _candidate(rows[1]), ticket.left_is, ticket.token)
 
     def sizes(self, pair: PairToRate) -> tuple[tuple[int, int], ...]:
         """(width, height) of the left and of the right picture. PictureGoneError unless both have the pixels they
@@ -108,26 +102,48 @@ class Shown:
             return opened.size
 
 
-def frames_of(scenes: Sequence[Scene], held: Iterable[Ticket] = ()) -> list[Frames]:
-    """Candidates of every scene, but for frames that the browser holds a pair of. A scene that cannot be read is
-    left out, and the others can still be rated."""
-    holds = {(ticket.scene_id, ticket.trajectory, ticket.frame_index) for ticket in held}
-    found: list[Frames] = []
-    for scene in scenes:
-        try:
-            here = candidates_of(scene)
-        except Difix3DError as error:
-            log.warning("scene %s is not asked about: %s", scene.id, error.message)
-            continue
-        found.append({frame: candidates for frame, candidates in here.items() if (scene.id, *frame) not in holds})
-    return found
+def checks_answered(store: RatingStore, rater: str, scene_ids: list[str]) -> int:
+    """Votes of a rater that stand and were asked to check on them: gold and repeats."""
+    query = (
+        select(func.count())
+        .select_from(RatingRow)
+        .join(RaterRow, RaterRow.number == RatingRow.rater_number)
+        .join(ItemRow, ItemRow.id == RatingRow.item_id)
+        .where(RaterRow.key == rater, ItemRow.scene_id.in_(scene_ids), RatingRow.purpose != RATE, stands())
+    )
+    with Session(store.engine) as session:
+        return session.scalar(query) or 0
 
 
 def references_of(scene: Scene, pair: PairToRate) -> list[str]:
-    """Photos that the fixes were made from, and so show the same place; those of both, each once, a few at most."""
-    names = dict.fromkeys((*pair.candidate_a.references, *pair.candidate_b.references))
+    """Photos that the fixes were made from, and so show the same place; those of both, each once, a few at most.
+
+    A pair without any (a render against the true photo) has those of the frame's other fixes: a pair with nothing
+    beside it would tell what it is.
+    """
+    a = pair.candidate_a
+    shown = [a, pair.candidate_b]
+    if not any(candidate.references for candidate in shown):
+        with contextlib.suppress(Difix3DError):
+            shown = candidates_of(scene).get((a.trajectory, a.frame_index), [])
+    names = dict.fromkeys(name for candidate in shown for name in candidate.references)
     return [name for name in names if (scene.images_dir / name).is_file()][:MOST_REFERENCES]
 
 
 def _file(scene: Scene, candidate: Candidate) -> Path:
     return scene.inside(candidate.image_path)
+
+
+def _candidate(row: CandidateRow) -> Candidate:
+    return Candidate(
+        scene_id=row.scene_id,
+        trajectory=row.trajectory,
+        frame_index=row.frame_index,
+        fixer=row.fixer,
+        image_path=row.image_path,
+        sha256=row.image_sha256,
+        references=tuple(row.references),
+        timestep=row.timestep,
+        seed=row.seed,
+        extra=row.extra,
+    )
