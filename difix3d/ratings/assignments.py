@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import select
+from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from difix3d.ratings.catalogue import Question
-from difix3d.ratings.log import ensure_item, rater_row
+from difix3d.ratings.log import ASSIGNMENTS, ensure_item, rater_number_of
 from difix3d.ratings.schema import AssignmentRow, RaterRow, RatingRow, now
 
 
@@ -37,16 +38,20 @@ def append_assignment(
     purpose: str,
     own_upload: bool,
     lease_s: float,
+    sizes: Mapping[str, int | None],
 ) -> None:
-    """Write it, with the question where that is new. The same token again changes nothing."""
-    if session.get(AssignmentRow, token) is not None:
+    """Write it, with the question where that is new. The same token again changes nothing. sizes: sha256 of a picture
+    -> bytes."""
+    connection = session.connection()
+    if connection.scalar(select(ASSIGNMENTS.c.id).where(ASSIGNMENTS.c.id == token)) is not None:
         return
-    expected = question.gold.expected if question.gold else None
-    ensure_item(session, question.a, question.b, {}, question.kind, expected)
-    session.add(
-        AssignmentRow(
+    ensure_item(
+        session, question.a, question.b, sizes, question.kind, question.gold.expected if question.gold else None
+    )
+    connection.execute(
+        insert(ASSIGNMENTS).values(
             id=token,
-            rater_number=rater_row(session, rater).number,
+            rater_number=rater_number_of(session, rater),
             item_id=question.item_id,
             left_is=left_is,
             purpose=purpose,

@@ -18,6 +18,7 @@ from difix3d.ratings.candidates import candidates_of
 from difix3d.ratings.gold import GoldPair, make_gold, read_gold
 from difix3d.ratings.identity import item_key
 from difix3d.ratings.sampling import questions_of
+from difix3d.ratings.shelves import Shelves
 from difix3d.scene import Scene
 from difix3d.types import Candidate
 
@@ -54,6 +55,8 @@ class SceneQuestions:
     looked_at: float = float("-inf")
     to_rate: dict[str, Question] = field(default_factory=dict)
     gold: dict[str, Question] = field(default_factory=dict)
+    shelves: Shelves | None = None
+    """For the sampler, which fills it; None when the questions were read anew."""
 
 
 class Catalogue:
@@ -74,6 +77,10 @@ class Catalogue:
     def look(self, scenes: Iterable[Scene]) -> list[SceneQuestions]:
         """What these scenes offer now."""
         return [self._of(scene) for scene in scenes]
+
+    def known(self) -> list[SceneQuestions]:
+        """Of every scene that was looked at."""
+        return list(self._scenes.values())
 
     def forget(self, scene_id: str) -> None:
         """Read its folders anew at the next look."""
@@ -97,6 +104,7 @@ class Catalogue:
             known.to_rate = {
                 item: Question(item, a, b, (arm_of(a), arm_of(b))) for item, (a, b) in questions_of([frames]).items()
             }
+            known.shelves = None
             known.gold = _gold_questions(read_gold(scene)) if known.to_rate else {}
             if self._maker and known.to_rate and not self._closed.is_set():
                 self._maker.submit(self._make_gold, scene, frames, known)

@@ -77,10 +77,14 @@ def _server_engine(url: URL) -> Engine:
     return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=20, connect_args=arguments)
 
 
-def writing(engine: Engine) -> Engine:
+def writing(engine: Engine, lasting: bool = True) -> Engine:
     """`engine`, whose transactions take the write lock at their start: one that reads and then writes never finds
-    that another writer came between (SQLite would refuse it, however long it waits)."""
-    return engine.execution_options(writes=True)
+    that another writer came between (SQLite would refuse it, however long it waits).
+
+    lasting: what is committed outlives a power cut. Without, it outlives the process, and the power cut too once a
+    lasting transaction followed; it does not wait for the disk, which is most of what a commit takes.
+    """
+    return engine.execution_options(writes=True, lasting=lasting)
 
 
 def _set_up_sqlite(connection: Any, record: Any) -> None:
@@ -98,7 +102,12 @@ def _set_up_sqlite_for_tables(connection: Any, _: Any) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("writes") else "BEGIN")
+    options = connection.get_execution_options()
+    if options.get("writes"):
+        connection.exec_driver_sql(f"PRAGMA synchronous = {'FULL' if options.get('lasting', True) else 'NORMAL'}")
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    else:
+        connection.exec_driver_sql("BEGIN")
 
 
 def _bring_up_to_date(engine: Engine, name: str) -> None:

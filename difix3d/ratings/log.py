@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import ColumnElement, and_, select
+from sqlalchemy import ColumnElement, Connection, Table, and_, insert, select
 from sqlalchemy.orm import Session, aliased
 
 from difix3d.errors import RatingError
@@ -31,6 +31,9 @@ from difix3d.ratings.schema import (
 )
 from difix3d.types import Candidate, Judgement, Rating
 
+RATINGS, RATERS, ITEMS, CANDIDATES, IMAGES, ASSIGNMENTS = (
+    cast(Table, row.__table__) for row in (RatingRow, RaterRow, ItemRow, CandidateRow, ImageRow, AssignmentRow)
+)
 BATCH = 500
 """Votes that `select_votes` gives at once."""
 
@@ -93,60 +96,69 @@ def is_vote(scene_id: str | None = None) -> ColumnElement[bool]:
 
 
 def append_vote(session: Session, rating: Rating, token: str, ui_version: str, facts: VoteFacts) -> str:
-    """token: that of an assignment, or any other string that is new to the log."""
+    """token: that of an assignment, or any other string that is new to the log.
+
+    Plain statements and no objects: this is what a server with many raters does most.
+    """
+    connection = session.connection()
     item_id = item_key(rating.candidate_a, rating.candidate_b)
-    if known := session.scalar(select(RatingRow).where(RatingRow.token == token)):
+    known = connection.execute(
+        select(RATINGS.c.id, RATINGS.c.item_id, RATINGS.c.action).where(RATINGS.c.token == token)
+    ).one_or_none()
+    if known is not None:
         if known.item_id != item_id or known.action != VOTE:
             raise RatingError("This token belongs to another vote. Reload the page to go on.")
         return known.id
-    rater = rater_row(session, rating.rater)
-    assignment = session.get(AssignmentRow, token)
-    if assignment and (assignment.item_id, assignment.rater_number) != (item_id, rater.number):
+    rater_number = rater_number_of(session, rating.rater)
+    assignment = connection.execute(select(ASSIGNMENTS).where(ASSIGNMENTS.c.id == token)).one_or_none()
+    if assignment and (assignment.item_id, assignment.rater_number) != (item_id, rater_number):
         raise RatingError("This question was given to somebody else. Reload the page to go on.")
-    ensure_item(session, rating.candidate_a, rating.candidate_b, facts.sizes)
-    known_item = session.get(ItemRow, item_id)
-    is_gold = known_item is not None and known_item.expected is not None
-    purpose = assignment.purpose if assignment else GOLD if is_gold else RATE
+    if assignment:
+        purpose = assignment.purpose
+    else:
+        expected = ensure_item(session, rating.candidate_a, rating.candidate_b, facts.sizes)
+        purpose = RATE if expected is None else GOLD
     former = None
     if purpose != REPEAT:  # a repeat is asked to be held against the first answer, not to take its place
-        former = session.scalar(
-            select(RatingRow.id).where(
-                RatingRow.rater_number == rater.number,
-                RatingRow.item_id == item_id,
-                RatingRow.purpose == purpose,
-                stands(),
+        later = RATINGS.alias()
+        former = connection.scalar(
+            select(RATINGS.c.id).where(
+                RATINGS.c.rater_number == rater_number,
+                RATINGS.c.item_id == item_id,
+                RATINGS.c.action == VOTE,
+                RATINGS.c.purpose == purpose,
+                ~select(later.c.number).where(later.c.supersedes == RATINGS.c.id).exists(),
             )
         )
-    created_at = now()
-    row = RatingRow(
-        id=new_id(),
-        token=token,
-        action=VOTE,
-        item_id=item_id,
-        rater_number=rater.number,
-        choice=rating.choice,
-        left_is=rating.left_is,
-        seconds=rating.seconds,
-        reference=rating.reference,
-        shown_at=created_at - timedelta(seconds=min(rating.seconds, 1e8)),
-        created_at=created_at,
-        supersedes=former,
-        ui_version=ui_version,
-        comment=rating.comment,
-        assignment_id=assignment.id if assignment else None,
-        purpose=purpose,
-        late=facts.late if facts.late is not None else _is_late(assignment, created_at),
-        own_upload=assignment.own_upload if assignment else False,
+    created_at, id_ = now(), new_id()
+    connection.execute(
+        insert(RATINGS).values(
+            id=id_,
+            token=token,
+            action=VOTE,
+            item_id=item_id,
+            rater_number=rater_number,
+            choice=rating.choice,
+            left_is=rating.left_is,
+            seconds=rating.seconds,
+            reference=rating.reference,
+            shown_at=created_at - timedelta(seconds=min(rating.seconds, 1e8)),
+            created_at=created_at,
+            supersedes=former,
+            ui_version=ui_version,
+            comment=rating.comment,
+            assignment_id=assignment.id if assignment else None,
+            purpose=purpose,
+            late=_is_late(assignment, created_at) if facts.late is None else facts.late,
+            own_upload=assignment.own_upload if assignment else False,
+        )
     )
-    session.add(row)
-    session.flush()
     for side, judgement, marks in (("a", rating.on_a, facts.marks_a), ("b", rating.on_b, facts.marks_b)):
-        append_judgement(session, row.id, side, judgement, marks)
-    session.flush()
-    return row.id
+        append_judgement(session, id_, side, judgement, marks)
+    return id_
 
 
-def _is_late(assignment: AssignmentRow | None, at: datetime) -> bool:
+def _is_late(assignment: Any, at: datetime) -> bool:
     return assignment is not None and not lease_is_held(assignment.issued_at, assignment.lease_s, at)
 
 
@@ -180,14 +192,14 @@ def retract_last(session: Session, rater_key: str, scene_id: str | None, token: 
     return read_votes(session, query)[0]
 
 
-def rater_row(session: Session, key: str) -> RaterRow:
-    """The rater's row, locked where the database can: a rater's votes are appended one after the other."""
-    rater = session.scalar(select(RaterRow).where(RaterRow.key == key).with_for_update())
-    if rater is None:
-        rater = RaterRow(key=key)
-        session.add(rater)
-        session.flush()
-    return rater
+def rater_number_of(session: Session, key: str) -> int:
+    """The rater's number, given now where they are new. Their row is locked where the database can: a rater's votes are
+    appended one after the other."""
+    connection = session.connection()
+    number = connection.scalar(select(RATERS.c.number).where(RATERS.c.key == key).with_for_update())
+    if number is None:
+        number = connection.execute(insert(RATERS).values(key=key)).inserted_primary_key[0]  # type: ignore[index]
+    return number
 
 
 def ensure_item(
@@ -197,51 +209,50 @@ def ensure_item(
     sizes: Mapping[str, int | None],
     kind: str = "pair",
     expected: str | None = None,
-) -> str:
-    """The id of the question of these two (in canonical order), written with its candidates and pictures where it is
-    new. sizes: sha256 of a picture -> bytes."""
+) -> str | None:
+    """Write the question of these two (in canonical order) with its candidates and pictures, where it is new. Returns
+    the answer that it is known to have, None for most. sizes: sha256 of a picture -> bytes."""
+    connection = session.connection()
     keys = (candidate_key(a), candidate_key(b))
     item_id = item_of_keys(*keys)
-    if session.get(ItemRow, item_id) is None:
-        for candidate, key in zip((a, b), keys):
-            _ensure_candidate(session, candidate, key, sizes.get(candidate.sha256))
-        row = ItemRow(id=item_id, kind=kind, scene_id=a.scene_id, candidate_a=keys[0], candidate_b=keys[1])
-        row.expected = expected
-        session.add(row)
-        session.flush()
-    return item_id
+    known = connection.execute(select(ITEMS.c.expected).where(ITEMS.c.id == item_id)).one_or_none()
+    if known is not None:
+        return known.expected
+    for candidate, key in zip((a, b), keys):
+        _ensure_candidate(connection, candidate, key, sizes.get(candidate.sha256))
+    values = {"id": item_id, "kind": kind, "scene_id": a.scene_id, "expected": expected}
+    connection.execute(insert(ITEMS).values(**values, candidate_a=keys[0], candidate_b=keys[1]))
+    return expected
 
 
-def _ensure_candidate(session: Session, candidate: Candidate, key: str, size: int | None) -> None:
-    if session.get(ImageRow, candidate.sha256) is None:
-        role = candidate.fixer if candidate.fixer in ("render", "photo") else "fixed"
-        session.add(
-            ImageRow(
+def _ensure_candidate(connection: Connection, candidate: Candidate, key: str, size: int | None) -> None:
+    if connection.scalar(select(CANDIDATES.c.id).where(CANDIDATES.c.id == key)) is not None:
+        return
+    if connection.scalar(select(IMAGES.c.sha256).where(IMAGES.c.sha256 == candidate.sha256)) is None:
+        connection.execute(
+            insert(IMAGES).values(
                 sha256=candidate.sha256,
                 scene_id=candidate.scene_id,
-                role=role,
+                role=candidate.fixer if candidate.fixer in ("render", "photo") else "fixed",
                 path=candidate.image_path,
                 size=size,
             )
         )
-        session.flush()
-    if session.get(CandidateRow, key) is None:
-        session.add(
-            CandidateRow(
-                id=key,
-                image_sha256=candidate.sha256,
-                scene_id=candidate.scene_id,
-                trajectory=candidate.trajectory,
-                frame_index=candidate.frame_index,
-                fixer=candidate.fixer,
-                image_path=candidate.image_path,
-                references=list(candidate.references),
-                timestep=candidate.timestep,
-                seed=candidate.seed,
-                extra=candidate.extra,
-            )
+    connection.execute(
+        insert(CANDIDATES).values(
+            id=key,
+            image_sha256=candidate.sha256,
+            scene_id=candidate.scene_id,
+            trajectory=candidate.trajectory,
+            frame_index=candidate.frame_index,
+            fixer=candidate.fixer,
+            image_path=candidate.image_path,
+            reference_names=list(candidate.references),
+            timestep=candidate.timestep,
+            seed=candidate.seed,
+            extra=candidate.extra,
         )
-        session.flush()
+    )
 
 
 def select_votes(scene_id: str | None, include_superseded: bool, after: int, up_to: int | None) -> Any:

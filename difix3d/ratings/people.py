@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from difix3d.errors import RatingError
-from difix3d.ratings.log import rater_row
+from difix3d.ratings.log import rater_number_of
 from difix3d.ratings.schema import (
     VOTE,
     AssignmentRow,
@@ -60,15 +60,16 @@ def give_consent(session: Session, rater_key: str, version: str, licence: str) -
     for name, value, most in (("version", version, 50), ("licence", licence, 100)):
         if not 0 < len(value) <= most:
             raise RatingError(f"{name} of consent: expected 1 to {most} characters, got {len(value)}")
-    rater = rater_row(session, rater_key)
-    same = (ConsentRow.rater_number == rater.number, ConsentRow.version == version, ConsentRow.licence == licence)
+    number = rater_number_of(session, rater_key)
+    same = (ConsentRow.rater_number == number, ConsentRow.version == version, ConsentRow.licence == licence)
     if session.scalar(select(ConsentRow.number).where(*same).limit(1)) is None:
-        session.add(ConsentRow(rater_number=rater.number, version=version, licence=licence))
+        session.add(ConsentRow(rater_number=number, version=version, licence=licence))
 
 
 def set_pseudonym(session: Session, rater_key: str, pseudonym: str) -> None:
     """ "" takes it back."""
-    rater_row(session, rater_key).pseudonym = pseudonym
+    number = rater_number_of(session, rater_key)
+    session.execute(update(RaterRow).where(RaterRow.number == number).values(pseudonym=pseudonym))
 
 
 def find_person(session: Session, rater_key: str) -> Person | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from functools import lru_cache
 from pathlib import Path
 
 from difix3d.atomic import replacing_file
@@ -18,18 +19,28 @@ from difix3d.types import Candidate
 MISSING, ALTERED = "missing", "altered"
 
 
-def find_picture(scenes: Path, scene_id: str, path: str, sha256: str) -> tuple[Path | None, str]:
+def find_picture(
+    scenes: Path, scene_id: str, path: str, sha256: str, *, again: bool = False
+) -> tuple[Path | None, str]:
     """(the file whose bytes have this hash, ""), or (None, MISSING | ALTERED).
 
-    path: inside the scene. One that leads out of the scene counts as missing.
+    path: inside the scene. One that leads out of the scene counts as missing. again: hash the file although this
+    process did already and its time and size are the same.
     """
     found = MISSING
     for candidate in _places(scenes, scene_id, path, sha256):
         if candidate.is_file():
-            if hash_file(candidate) == sha256:
+            status = candidate.stat()
+            found_sha256 = hash_file(candidate) if again else _hash(candidate, status.st_mtime_ns, status.st_size)
+            if found_sha256 == sha256:
                 return candidate, ""
             found = ALTERED
     return None, found
+
+
+@lru_cache(maxsize=20_000)
+def _hash(path: Path, modified_ns: int, size: int) -> str:
+    return hash_file(path)
 
 
 def keep_picture(scenes: Path, scene_id: str, path: str, sha256: str) -> int | None:

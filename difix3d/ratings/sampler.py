@@ -33,10 +33,11 @@ from difix3d.ratings.catalogue import Catalogue, Question, SceneQuestions
 from difix3d.ratings.leases import LEASE_S, Leases, lease_is_held
 from difix3d.ratings.sampling import PairToRate, RatingProgress
 from difix3d.ratings.schema import GOLD, RATE, REPEAT, new_id, now
+from difix3d.ratings.shelves import Shelves
 from difix3d.ratings.standing import Standing
 from difix3d.ratings.store import RatingStore
 from difix3d.scene import Scene
-from difix3d.types import Rating
+from difix3d.types import Candidate, Rating
 
 TARGET_VOTES = 5
 """On each question: an odd number has a majority, and alpha's interval at 5 raters is two thirds of that at 3."""
@@ -77,7 +78,7 @@ class Sampler:
         self.target_votes = target_votes
         self.lease_s = lease_s
         self.catalogue = Catalogue(make_gold)
-        self._rng = rng or random.SystemRandom()
+        self._rng = rng or random.Random()
         self._leases = leases or Leases()
         self._standing = Standing(store)
         self._given: dict[str, dict[str, _Given]] = defaultdict(dict)  # rater -> token -> what they hold
@@ -102,6 +103,7 @@ class Sampler:
             offers = self.catalogue.look(scenes)
             self._standing.refresh()
             self._end_leases()
+            self._sort()
             given = self._resumed(rater, offers, held)
             if given is not None:
                 return given.pair
@@ -114,6 +116,7 @@ class Sampler:
 
     def _write(self, rater: str, given: _Given) -> None:
         pair = given.pair
+        sizes = {each.sha256: self._size(each) for each in (pair.candidate_a, pair.candidate_b)}
         try:
             self.store.write(
                 lambda session: append_assignment(
@@ -125,7 +128,9 @@ class Sampler:
                     purpose=pair.purpose,
                     own_upload=given.own_upload,
                     lease_s=self.lease_s,
-                )
+                    sizes=sizes,
+                ),
+                lasting=False,  # the vote on it makes it last
             )
         except BaseException:
             with self._lock:
@@ -231,22 +236,46 @@ class Sampler:
     def _to_rate(self, rater: str, offers: Sequence[SceneQuestions], frames: set, held: set[str]) -> Question | None:
         judged = self._standing.judged(rater)
         mine = {given.question.item_id for given in self._given[rater].values()} | held
-        votes, pending = self._standing.votes, self._pending
-        levels: dict[int, list[Question]] = defaultdict(list)
-        for offer in offers:
-            for item, question in offer.to_rate.items():
-                if item not in judged and item not in mine and votes[item] < self.target_votes:
-                    # One that is held by enough people already is asked only when nothing else is left.
-                    levels[votes[item] + pending[item]].append(question)
-        for level in sorted(levels):
-            apart = [each for each in levels[level] if each.frame not in frames] or levels[level]
-            while apart:
-                drawn = self._rng.sample(apart, min(_DRAWN, len(apart)))
-                best = max(drawn, key=lambda each: self._gain(each, offers))
-                if self._is_there(best):
-                    return best
-                apart.remove(best)
+        votes = self._standing.votes
+
+        def is_open(item: str) -> bool:
+            return item not in judged and item not in mine and votes[item] < self.target_votes
+
+        shelves = [(offer, self._shelves_of(offer)) for offer in offers]
+        for level in sorted({level for _, each in shelves for level in each.levels()}):
+            drawn: list[Question] = []
+            near: list[Question] = []  # of a frame that the page shows already: only when there is nothing else
+            self._rng.shuffle(shelves)
+            for offer, each in shelves:
+                for item in each.draw(level, is_open, self._rng):
+                    question = offer.to_rate[item]
+                    (near if question.frame in frames else drawn).append(question)
+                    if len(drawn) >= _DRAWN:
+                        break
+                if len(drawn) >= _DRAWN:
+                    break
+            for question in sorted(drawn, key=lambda one: -self._gain(one, offers)) + near:
+                if self._is_there(question):
+                    return question
         return None
+
+    def _shelves_of(self, offer: SceneQuestions) -> Shelves:
+        """By votes and leases that are held: a question that is held is asked of others when all else has as many."""
+        if offer.shelves is None:
+            offer.shelves = Shelves()
+            for item in offer.to_rate:
+                offer.shelves.put(item, self._standing.votes[item] + self._pending[item])
+        return offer.shelves
+
+    def _sort(self) -> None:
+        """Put what got votes or leases since on its shelf, also of scenes that are not asked about now."""
+        changed = self._standing.changed
+        for item in changed:
+            votes = self._standing.votes[item] + self._pending[item]
+            for offer in self.catalogue.known():
+                if offer.shelves is not None and item in offer.shelves:
+                    offer.shelves.put(item, votes)
+        changed.clear()
 
     def _gain(self, question: Question, offers: Sequence[SceneQuestions]) -> float:
         count = self._standing.count
@@ -284,15 +313,27 @@ class Sampler:
                 return False
         return True
 
+    def _size(self, candidate: Candidate) -> int | None:
+        """Bytes of its picture; None where that is not at hand."""
+        try:
+            return (self.scenes / candidate.scene_id / candidate.image_path).stat().st_size
+        except OSError:
+            return None
+
     def _give(self, rater: str, given: _Given) -> None:
         self._given[rater][given.pair.token] = given
-        self._pending[given.question.item_id] += given.pair.purpose == RATE
+        self._hold(given, 1)
         self._leases.give(given.pair.token, self.lease_s)
 
     def _take_back(self, rater: str, token: str) -> None:
         given = self._given[rater].pop(token, None)
         if given is not None:
-            self._pending[given.question.item_id] -= given.pair.purpose == RATE
+            self._hold(given, -1)
+
+    def _hold(self, given: _Given, by: int) -> None:
+        if given.pair.purpose == RATE:
+            self._pending[given.question.item_id] += by
+            self._standing.changed.add(given.question.item_id)
 
     def _end_leases(self) -> None:
         for rater, tokens in list(self._given.items()):

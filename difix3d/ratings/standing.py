@@ -11,7 +11,6 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 from sqlalchemy import func, or_, select
-from sqlalchemy.orm import Session
 
 from difix3d.ratings.schema import GOLD, RATE, REPEAT, VOTE, RaterRow, RatingRow, WithdrawalRow
 from difix3d.ratings.store import RatingStore
@@ -36,8 +35,11 @@ class StandingVote:
 class Standing:
     """Not for several threads at once.
 
-    votes: item -> votes of others than the uploader that say something (skips apart); choices: item -> choice ->
-    votes of all; asked: (rater, purpose) -> item -> the vote that stands. tokens: of every vote ever.
+    votes: item -> votes of others than the uploader that say something (skips apart)
+    choices: item -> choice -> votes of all
+    asked: (rater, purpose) -> item -> the vote that stands
+    given: rater -> votes ever given; tokens: of every vote ever
+    changed: items whose votes changed since somebody emptied it
     """
 
     def __init__(self, store: RatingStore):
@@ -50,6 +52,7 @@ class Standing:
         self.choices: dict[str, Counter[str]] = defaultdict(Counter)
         self.asked: dict[tuple[str, str], dict[str, StandingVote]] = defaultdict(dict)
         self.tokens: set[str] = set()
+        self.changed: set[str] = set()
         self.given: Counter[str] = Counter()
         self.count = 0
         self._by_id: dict[str, StandingVote] = {}
@@ -59,10 +62,12 @@ class Standing:
 
     def refresh(self) -> None:
         """Take in what was written since."""
-        with Session(self._store.engine) as session:
-            withdrawals = session.scalar(select(func.max(WithdrawalRow.number))) or 0
+        with self._store.engine.connect() as connection:
+            withdrawals = connection.scalar(select(func.max(WithdrawalRow.number))) or 0
             if withdrawals != self._withdrawals:  # rows are gone that were counted here
+                items = set(self.votes)
                 self._reset()
+                self.changed |= items
                 self._withdrawals = withdrawals
             self._forget_old_gaps()
             fresh = RatingRow.number > self._last
@@ -84,7 +89,7 @@ class Standing:
                 .where(or_(fresh, RatingRow.number.in_(list(self._gaps))) if self._gaps else fresh)
                 .order_by(RatingRow.number)
             )
-            rows = session.execute(query).all()
+            rows = connection.execute(query).all()
         for number, id_, token, action, item, rater, purpose, choice, left_is, own, supersedes in rows:
             self._see(number)
             if supersedes:
@@ -97,7 +102,7 @@ class Standing:
         if number <= self._last:
             self._gaps.pop(number, None)
             return
-        if self._last and self._store.engine.dialect.name != "sqlite":
+        if self._store.engine.dialect.name != "sqlite":
             now = time.monotonic()
             self._gaps |= dict.fromkeys(range(max(self._last + 1, number - 1000), number), now)
         self._last = number
@@ -131,6 +136,7 @@ class Standing:
         self.choices[vote.item_id][vote.choice] += by
         if vote.choice != "skip" and not vote.own_upload:
             self.votes[vote.item_id] += by
+            self.changed.add(vote.item_id)
 
     def judged(self, rater: str, purpose: str = RATE) -> dict[str, StandingVote]:
         """item -> the vote of this rater that stands; {} for none."""

@@ -6,6 +6,8 @@ one short transaction that holds the write lock from its start.
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -50,6 +52,9 @@ class RatingStore:
     def __init__(self, url: str = "", scenes: Path | str | None = None):
         self.engine = open_engine(url or default_url())
         self.scenes = Path(scenes) if scenes else None
+        # SQLite has one writer at a time, and who waits for it sleeps and looks again, for up to 0.1 s each time:
+        # threads of one process queue here instead.
+        self._turn = threading.Lock() if self.engine.dialect.name == "sqlite" else contextlib.nullcontext()
 
     def close(self) -> None:
         self.engine.dispose()
@@ -112,14 +117,15 @@ class RatingStore:
         """Delete everything a rater said; see people.withdraw for what stays."""
         return self.write(lambda session: people.withdraw(session, rater))
 
-    def write(self, change: Callable[[Session], _Result]) -> _Result:
+    def write(self, change: Callable[[Session], _Result], *, lasting: bool = True) -> _Result:
         """Run `change` in a transaction that holds the write lock from its start, again where the database was away
-        or two writers met. It must do the same however often it is run. RatingError where it could not be saved."""
+        or two writers met. It must do the same however often it is run. lasting: see database.writing. RatingError
+        where it could not be saved."""
         deadline = time.monotonic() + _RETRIED_S
         pause_s = 0.05
         while True:
             try:
-                with Session(writing(self.engine)) as session, session.begin():
+                with self._turn, Session(writing(self.engine, lasting)) as session, session.begin():
                     return change(session)
             except DBAPIError as error:
                 if not _may_pass(error) or time.monotonic() + pause_s > deadline:
@@ -247,7 +253,7 @@ class RatingStore:
             rows = session.execute(query.order_by(CandidateRow.scene_id, CandidateRow.image_path)).all()
         problems = []
         for scene_id, path, sha256 in rows:
-            _, problem = find_picture(Path(scenes), scene_id, path, sha256)
+            _, problem = find_picture(Path(scenes), scene_id, path, sha256, again=True)
             if problem:
                 problems.append({"scene_id": scene_id, "path": path, "sha256": sha256, "problem": problem})
         return problems
