@@ -24,8 +24,9 @@ from difix3d.ratings import database
 from difix3d.ratings.candidates import candidates_of
 from difix3d.ratings.schema import GOLD, RATE, REPEAT
 from difix3d.ui.rating import people, routes, screen
+from difix3d.ui.rating.limits import Buckets
 from difix3d.ui.rating.ticket import Ticket, seal, unseal
-from difix3d.ui.studio import Studio, rater_key
+from difix3d.ui.studio import Studio, owner_key
 
 ANN, BOB = "ann-who-has-a-long-id", "bob-who-has-a-long-id"
 AGREED = {"version": people.CONSENT_VERSION, "licence": people.LICENCE}
@@ -57,6 +58,9 @@ class App:
         assert status == 200, answer
         return answer
 
+    def rater(self, visitor: str) -> str:
+        return people.Who(visitor, {}).rater(self.studio)
+
     def stored(self) -> list[Any]:
         return self.studio.store.ratings(purposes=(RATE, GOLD, REPEAT))
 
@@ -87,7 +91,12 @@ def test_a_vote_is_stored_in_terms_of_candidates_with_all_that_was_said(app: App
     assert app.post("vote", vote)[0] == 200
     rating = app.stored()[0].rating
     on_left, on_right = (rating.on_a, rating.on_b) if rating.left_is == "a" else (rating.on_b, rating.on_a)
-    assert (rating.choice == rating.left_is) is mine and rating.seconds == 2.346 and rating.rater == rater_key(ANN)
+    assert (
+        (rating.choice == rating.left_is) is mine
+        and rating.seconds == 2.346
+        and rating.rater == app.rater(ANN)
+        and ANN not in rating.rater
+    )
     assert on_left.tags == ("blur", "ghosting") and (on_left.artifact_removal, on_left.faithfulness) == (2, 5)
     assert rating.comment == "<b>so</b>", "kept as it was written: whoever shows it escapes it"
     with Image.open(io.BytesIO(on_left.marks)) as stored:
@@ -239,7 +248,7 @@ def test_nobody_votes_with_somebody_elses_ticket_or_forges_one(app: App) -> None
     status, answer = app.post("vote", {"ticket": pair["ticket"], "choice": "left", "ms": 900}, BOB)
     assert status == 422 and "logged in or out" in answer["error"]
     known = unseal(pair["ticket"], app.studio.secret)
-    forged = seal(Ticket(**{**vars(known), "rater": rater_key(BOB)}), "another secret")
+    forged = seal(Ticket(**{**vars(known), "rater": app.rater(BOB)}), "another secret")
     assert app.post("vote", {"ticket": forged, "choice": "left", "ms": 900}, BOB)[0] == 422
     with pytest.raises(RatingError):
         unseal(pair["ticket"][:-1], app.studio.secret)
@@ -249,8 +258,6 @@ def test_nobody_votes_with_somebody_elses_ticket_or_forges_one(app: App) -> None
 def test_strangers_do_not_rate_each_others_scenes(tmp_path: Path) -> None:
     app = App(tmp_path, public=True)
     scene = make_scene(app.studio.scenes_root, "one")
-    from difix3d.ui.studio import owner_key
-
     scene.update_info(owner=owner_key(ANN))
     assert len(app.next()["pairs"]) == 1
     assert app.post("next", {"scene": "one"}, BOB)[1]["kind"] == "gone"
@@ -270,6 +277,32 @@ def test_a_locked_database_is_told_as_passing_and_the_vote_goes_through_later(
         assert (status, answer["kind"]) == (503, "again") and "kept and sent again" in answer["error"]
         other.rollback()
     assert app.post("vote", vote)[0] == 200 and len(app.stored()) == 1
+
+
+def test_where_strangers_come_in_nobody_votes_faster_than_they_can_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routes, "VOTES_AT_ONCE", 2)
+    monkeypatch.setattr(routes, "RATERS_AT_ONCE", 1)
+    app = App(tmp_path, public=True)
+    make_scene(app.studio.scenes_root, "one")
+    app.agree()
+    app.agree(name="a new name is no new rater")
+    assert app.post("agree", AGREED, BOB)[0] == 429
+    pairs = app.next(want=3)["pairs"]
+    answers = [app.post("vote", {"ticket": pair["ticket"], "choice": "tie", "ms": 9}) for pair in pairs]
+    assert [status for status, _ in answers] == [200, 200, 429] and answers[2][1]["kind"] == "fast"
+    assert "sent by itself" in answers[2][1]["error"] and len(app.stored()) == 2
+
+
+def test_a_bucket_fills_again_with_time_and_each_rater_has_their_own() -> None:
+    now = [100.0]
+    buckets = Buckets(2, 0.5, clock=lambda: now[0])
+    assert [buckets.take("ann") for _ in range(3)] == [True, True, False] and buckets.take("bob")
+    now[0] += 2
+    assert [buckets.take("ann") for _ in range(2)] == [True, False]
+    now[0] += 1e6
+    assert [buckets.take("ann") for _ in range(3)] == [True, True, False]
 
 
 def test_a_body_that_is_no_json_or_too_long_is_refused(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,14 +327,14 @@ def test_a_login_with_hugging_face_is_the_same_rater_in_every_browser(
 
     info = {"expires_at": 4e9, "userinfo": {"sub": "64ab", "preferred_username": "ann"}}
     at_home = people.who_asks(Asked(ANN, {"oauth_info": info}))  # type: ignore[arg-type]
-    assert at_home.rater(app.studio) == rater_key(ANN), "no login outside of a Space"
+    assert at_home.rater(app.studio) == app.rater(ANN), "no login outside of a Space"
     monkeypatch.setenv("SPACE_ID", "someone/studio")
     monkeypatch.setenv("OAUTH_CLIENT_ID", "id")
     one, two = (people.who_asks(Asked(visitor, {"oauth_info": info})) for visitor in (ANN, BOB))  # type: ignore[arg-type]
-    assert one.rater(app.studio) == two.rater(app.studio) != rater_key(ANN) and "64ab" not in one.rater(app.studio)
+    assert one.rater(app.studio) == two.rater(app.studio) != app.rater(ANN) and "64ab" not in one.rater(app.studio)
     assert people.described(app.studio.store, app.studio, one)["login"] == {"user": "ann", "url": "logout"}
     over = people.who_asks(Asked(ANN, {"oauth_info": {**info, "expires_at": 1}}))  # type: ignore[arg-type]
-    assert over.rater(app.studio) == rater_key(ANN)
+    assert over.rater(app.studio) == app.rater(ANN)
     assert people.described(app.studio.store, app.studio, over)["login"]["url"] == "login/huggingface"
 
 

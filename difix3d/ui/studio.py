@@ -212,11 +212,6 @@ def owner_key(visitor: str) -> str:
     return hashlib.sha256(f"owner {visitor}".encode()).hexdigest()[:24] if visitor else ""
 
 
-def rater_key(visitor: str) -> str:
-    """The rater that a visitor is in the database: a hash, so that the log holds no id that a browser sends."""
-    return "rater-" + hashlib.sha256(f"rater {visitor}".encode()).hexdigest()[:24]
-
-
 def _link_or_copy(source: Path, target: Path) -> None:
     try:
         os.link(source, target)

@@ -17,7 +17,7 @@ from starlette.requests import Request
 
 from difix3d.errors import RatingError
 from difix3d.ratings.store import RatingStore
-from difix3d.ui.studio import Studio, rater_key
+from difix3d.ui.studio import Studio
 
 CONSENT_VERSION = "2026-11"
 """Of the text in screen.html. A new text has a new version, and everybody is asked again."""
@@ -33,11 +33,9 @@ class Who:
     account: dict[str, str]
 
     def rater(self, studio: Studio) -> str:
-        """Their key in the database."""
-        if self.account:
-            digest = hmac.new(studio.secret.encode(), f"hf {self.account['sub']}".encode(), hashlib.sha256)
-            return "rater-" + digest.hexdigest()[:24]
-        return rater_key(self.visitor)
+        """Their key in the database: a keyed hash, from which nobody finds out an account or a browser's id."""
+        name = f"hf {self.account['sub']}" if self.account else f"visitor {self.visitor}"
+        return "rater-" + hmac.new(studio.secret.encode(), name.encode(), hashlib.sha256).hexdigest()[:24]
 
 
 def can_log_in() -> bool:

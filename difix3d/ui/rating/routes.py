@@ -12,7 +12,7 @@ can not send that header, so nobody votes in somebody else's name by a link.
     POST rate/withdraw {}                                        -> {me, votes, marks}
 
 What goes wrong is {"error": words for the rater, "kind": ...}: 410 gone (the vote can never count), 422 wrong,
-403 consent (agree first, then send it again), 503 again (send it again later), and others as FastAPI has them.
+403 consent (agree first, then send it again), 429 fast and 503 again (send it later), and others as FastAPI has them.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from difix3d.ratings.sampler import Sampler
 from difix3d.ratings.sampling import PairToRate
 from difix3d.ratings.schema import new_id
 from difix3d.scene import Scene
+from difix3d.ui.rating.limits import Buckets
 from difix3d.ui.rating.people import Who, agree, described, has_agreed, who_asks
 from difix3d.ui.rating.said import rating_of
 from difix3d.ui.rating.shown import PictureGoneError, Shown, checks_answered
@@ -54,6 +55,16 @@ _MOST_HELD = 50
 _MOST_WANTED = 3
 
 
+VOTES_AT_ONCE, VOTES_PER_S = 60.0, 1.0
+"""Of one rater, where strangers can come in: who votes faster for longer than a minute is not looking."""
+RATERS_AT_ONCE, RATERS_PER_S = 100.0, 0.5
+"""Of new raters on the whole server: a class of students may begin together."""
+
+
+class TooFastError(RatingError):
+    """More than a person does; may be sent again later."""
+
+
 class NotAgreedError(RatingError):
     """The rater has not agreed to the text yet."""
 
@@ -65,6 +76,8 @@ class Ratings:
         self.studio = studio
         self.shown = Shown(studio)
         self.sampler = Sampler(studio.store, studio.scenes_root)
+        self._votes = Buckets(VOTES_AT_ONCE, VOTES_PER_S)
+        self._raters = Buckets(RATERS_AT_ONCE, RATERS_PER_S)
 
     def next(self, who: Who, body: dict[str, Any]) -> dict[str, Any]:
         """Pairs to show, none of which the browser holds."""
@@ -97,6 +110,8 @@ class Ratings:
         ticket = self._ticket(who, body)
         if not has_agreed(self.studio.store, ticket.rater):
             raise NotAgreedError("Read the guide and agree first. Your vote is kept until then.")
+        if self.studio.public and not self._votes.take(ticket.rater):
+            raise TooFastError("That is faster than the server takes votes. Yours is kept and sent by itself.")
         pair = self.shown.pair_of(ticket)
         rating = rating_of(pair, body, ticket.rater, ticket.reference, self.shown.sizes(pair))
         return {"stored": self.sampler.vote(rating, pair.token, ui_version=UI_VERSION)}
@@ -120,7 +135,10 @@ class Ratings:
         return {"me": described(self.studio.store, self.studio, who)}
 
     def agree(self, who: Who, body: dict[str, Any]) -> dict[str, Any]:
-        agree(self.studio.store, who.rater(self.studio), body)
+        rater = who.rater(self.studio)
+        if self.studio.public and not has_agreed(self.studio.store, rater) and not self._raters.take(""):
+            raise TooFastError("Many people begin to rate just now. Try again in a minute.")
+        agree(self.studio.store, rater, body)
         return self.me(who, body)
 
     def withdraw(self, who: Who, body: dict[str, Any]) -> dict[str, Any]:
@@ -174,6 +192,8 @@ def _answering(action: Callable[[Who, dict[str, Any]], dict[str, Any]]) -> Calla
             return JSONResponse(await run_in_threadpool(action, who_asks(request), body))
         except NotAgreedError as error:
             return _refused(403, "consent", error.message)
+        except TooFastError as error:
+            return _refused(429, "fast", error.message)
         except PictureGoneError as error:
             return _refused(410, "gone", error.message)
         except RatingError as error:

@@ -194,7 +194,8 @@ function drawReferences(pair) {
 function look(reference) {
   $(".dx-look").hidden = !reference;
   if (!reference) return;
-  const image = $(".dx-look img");
+  const image = $(".dx-look img"), photos = current?.references ?? [];
+  $(".dx-look span").textContent = `Photo taken nearby, ${photos.indexOf(reference) + 1} of ${photos.length}`;
   image.dataset.of = reference.whole;
   image.src = reference.whole;
 }
