@@ -22,7 +22,9 @@ from difix3d.errors import RatingError
 from difix3d.formats.image import write_rgb
 from difix3d.ratings import database
 from difix3d.ratings.candidates import candidates_of
+from difix3d.ratings.sampler import Sampler
 from difix3d.ratings.schema import GOLD, RATE, REPEAT
+from difix3d.scene import Scene
 from difix3d.ui.rating import people, routes, screen
 from difix3d.ui.rating.limits import Buckets
 from difix3d.ui.rating.ticket import Ticket, seal, unseal
@@ -42,7 +44,7 @@ class App:
     def __post_init__(self) -> None:
         self.studio = Studio(self.folder / "scenes", f"sqlite:///{self.folder / 'ratings.sqlite'}", public=self.public)
         api = FastAPI()
-        routes.mount(api, self.studio)
+        self.ratings = routes.mount(api, self.studio)
         self.client = TestClient(api)
 
     def post(self, action: str, body: Any, visitor: str = ANN) -> tuple[int, dict[str, Any]]:
@@ -293,6 +295,18 @@ def test_where_strangers_come_in_nobody_votes_faster_than_they_can_look(
     answers = [app.post("vote", {"ticket": pair["ticket"], "choice": "tie", "ms": 9}) for pair in pairs]
     assert [status for status, _ in answers] == [200, 200, 429] and answers[2][1]["kind"] == "fast"
     assert "sent by itself" in answers[2][1]["error"] and len(app.stored()) == 2
+
+
+def test_why_there_is_no_pair_is_said(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    Scene.create(app.studio.scenes_root / "empty")
+    for scene, words in (("", "scene"), ("empty", "Nothing to compare yet")):
+        assert words in app.post("next", {"scene": scene})[1]["empty"]
+    app.ratings.sampler = Sampler(app.studio.store, app.studio.scenes_root, target_votes=1, make_gold=False)
+    app.agree(BOB)
+    while pairs := app.next()["pairs"]:
+        app.post("vote", {"ticket": pairs[0]["ticket"], "choice": "tie", "ms": 9})
+    assert "You have rated every pair" in app.next()["empty"]
+    assert "has the votes it needs" in app.next(BOB)["empty"] and len(app.stored()) == 5
 
 
 def test_a_bucket_fills_again_with_time_and_each_rater_has_their_own() -> None:

@@ -235,6 +235,34 @@ def test_what_is_said_besides_travels_with_the_vote(tab: Page, studio: Server, p
     assert not tab.evaluate("window.hacked")
 
 
+def test_what_was_begun_survives_a_reload_and_two_tabs_ask_different_pairs(tab: Page, studio: Server) -> None:
+    tab.keyboard.press("m")
+    tab.locator(".dx-more textarea").fill("half said")
+    tab.locator(".dx-more [data-side=left] [data-tag=blur]").click()
+    place = tab.locator(".dx-place").inner_text()
+    tab.reload()
+    open_step(tab, "Rate")
+    ready(tab)
+    assert tab.locator(".dx-place").inner_text() == place, "a reloaded page goes on where it was"
+    expect(tab.locator("[data-more] b")).to_have_text("2")
+    other = opened(tab.context.new_page(), studio)
+    ready(other)
+    assert other.locator(".dx-place").inner_text() != place
+    expect(other.locator("[data-more] b")).to_have_text("")
+
+
+def test_votes_go_on_after_another_step_was_looked_at(tab: Page, studio: Server) -> None:
+    start = newest(studio)
+    vote(tab, "1")
+    open_step(tab, "Fix")
+    expect(tab.locator("body")).not_to_have_class(re.compile("dx-rating"))
+    tab.keyboard.press("2")
+    open_step(tab, "Rate")
+    vote(tab, "2")
+    tab.wait_for_function(SENT)
+    assert len(stored(studio, start, everything=True)) == 2, "keys vote only where the pictures are seen"
+
+
 def test_the_next_pair_is_there_before_it_is_asked_for(tab: Page, studio: Server) -> None:
     start = newest(studio)
     first = ready(tab)

@@ -36,7 +36,7 @@ from difix3d.scene import Scene
 from difix3d.ui.rating.limits import Buckets
 from difix3d.ui.rating.people import Who, agree, described, has_agreed, who_asks
 from difix3d.ui.rating.said import rating_of
-from difix3d.ui.rating.shown import PictureGoneError, Shown, checks_answered
+from difix3d.ui.rating.shown import PictureGoneError, Shown, checks_answered, offers_pairs
 from difix3d.ui.rating.ticket import Ticket, unseal
 from difix3d.ui.scene import NO_SCENE
 from difix3d.ui.studio import Studio, owner_key
@@ -49,6 +49,7 @@ NO_PAIRS = "Nothing to compare yet: a path has to be rendered and fixed first. C
 ALL_RATED = (
     "You have rated every pair there is here. Thank you! Fix frames with other photos, or another path, for more."
 )
+ENOUGH_VOTES = "Every pair here has the votes it needs. Thank you for coming! Other scenes may need yours."
 AWAY = "The ratings cannot be reached just now. Your vote is kept and sent again."
 _MAX_BODY_BYTES = 16 * 2**20
 _MOST_HELD = 50
@@ -96,13 +97,12 @@ class Ratings:
         # Checks count like all other votes: a count that stood still would tell which pair was one.
         checks = checks_answered(self.studio.store, rater, [scene.id for scene in scenes])
         done = progress.judged + checks
-        empty = NO_SCENE if not scenes else ALL_RATED if progress.total else NO_PAIRS
         return {
             "pairs": pairs,
             "done": done,
             "left": progress.total - progress.judged,
             "undoable": done > 0,
-            "empty": "" if pairs or held else empty,
+            "empty": "" if pairs or held else _nothing_to_ask(scenes, done),
         }
 
     def vote(self, who: Who, body: dict[str, Any]) -> dict[str, Any]:
@@ -168,6 +168,15 @@ class Ratings:
         return [self.studio.open_scene(scene_id, who.visitor)] if scene_id else []
 
 
+def _nothing_to_ask(scenes: Sequence[Scene], done: int) -> str:
+    """Why there is no pair."""
+    if not scenes:
+        return NO_SCENE
+    if done:
+        return ALL_RATED
+    return ENOUGH_VOTES if any(offers_pairs(scene) for scene in scenes) else NO_PAIRS
+
+
 def _wanted(body: dict[str, Any]) -> int:
     want = body.get("want", 1)
     return min(want, _MOST_WANTED) if isinstance(want, int) else 1
@@ -178,11 +187,12 @@ def _texts(body: dict[str, Any], name: str) -> list[str]:
     return [str(each) for each in given[:_MOST_HELD]] if isinstance(given, list) else []
 
 
-def mount(app: FastAPI, studio: Studio) -> None:
-    """Serve the addresses of the rating screen."""
+def mount(app: FastAPI, studio: Studio) -> Ratings:
+    """Serve the addresses of the rating screen, and what answers them."""
     ratings = Ratings(studio)
     for action in (ratings.next, ratings.vote, ratings.undo, ratings.me, ratings.agree, ratings.withdraw):
         app.add_api_route(f"/{ROUTE}/{action.__name__}", _answering(action), methods=["POST"], include_in_schema=False)
+    return ratings
 
 
 def _answering(action: Callable[[Who, dict[str, Any]], dict[str, Any]]) -> Callable[[Request], Any]:

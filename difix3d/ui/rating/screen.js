@@ -23,11 +23,16 @@ const outbox = sharedOutbox({
   refused(key, error) { say(error, "wrong"); past = past.filter((each) => each.key !== key); },
 });
 const stage = makeStage(root, () => draw());
-const details = makeDetails(root, stage, () => draw());
+const details = makeDetails(root, stage, () => { keepDraft(); draw(); });
 const people = makePeople(root, post, {
   visitor: () => who.visitor,
   agreed() { outbox.flush(); refill(); draw(); },
-  withdrawn() { forget(); past = []; refill(); },
+  withdrawn() {
+    for (const entry of waiting()) outbox.drop(entry.key);
+    forget();
+    past = [];
+    refill();
+  },
   draw: () => draw(),
 });
 
@@ -47,14 +52,51 @@ function forget() {
 }
 const waiting = () => outbox.entries().filter((entry) => entry.visitor === who.visitor);
 
+// What other tabs of this browser show: a pair is not asked in two of them. A tab that is left takes its note with it.
+const TAB = `difix3d-held-${random()}`, HELD_MS = 600_000;
+function heldElsewhere() {
+  const found = [];
+  try {
+    for (const key of Object.keys(localStorage)) {
+      if (!key.startsWith("difix3d-held-") || key === TAB) continue;
+      const note = JSON.parse(localStorage.getItem(key));
+      if (Date.now() - note.at > HELD_MS) localStorage.removeItem(key);
+      else if (note.visitor === who.visitor) found.push(...note.tickets);
+    }
+  } catch { /* then both ask the same: the vote counts once all the same */ }
+  return found;
+}
+function noteHeld() {
+  const tickets = [current, ...ahead].filter(Boolean).map((pair) => pair.ticket);
+  try { localStorage.setItem(TAB, JSON.stringify({ visitor: who.visitor, at: Date.now(), tickets })); } catch { /* as above */ }
+}
+function leave() { try { localStorage.removeItem(TAB); } catch { /* it was not there */ } }
+
+// What was begun to be said of a pair survives a reload: its ticket is the same then.
+const DRAFT = "difix3d-draft";
+function keepDraft() {
+  if (!current || !shownAt) return;
+  try { sessionStorage.setItem(DRAFT, JSON.stringify({ ticket: current.ticket, kept: details.keep() })); } catch { /* full */ }
+}
+function draftOf(pair) {
+  try {
+    const draft = JSON.parse(sessionStorage.getItem(DRAFT));
+    return draft?.ticket === pair.ticket ? draft.kept : undefined;
+  } catch { return undefined; }
+}
+
 async function refill() {
   if (loading || !who.visitor || !people.ready) return;
   const want = AHEAD + 1 - ahead.length - (current ? 1 : 0);
   if (want <= 0) { advance(); return; }
   loading = true;
   const asked = `${who.scene}|${everywhere()}`;
-  const held = [...waiting().map((entry) => entry.vote.ticket), ...(current ? [current.ticket] : []), ...ahead.map((pair) => pair.ticket)];
-  const answer = await post("next", { scene: who.scene, everywhere: everywhere(), held, want });
+  const held = [...waiting().map((entry) => entry.vote.ticket), ...[current, ...ahead].filter(Boolean).map((pair) => pair.ticket)];
+  const others = heldElsewhere();
+  const ask = (tickets) => post("next", { scene: who.scene, everywhere: everywhere(), held: tickets, want });
+  let answer = await ask([...held, ...others]);
+  // Rather a pair that another tab shows than none: the last pairs of a scene.
+  if (answer.ok && others.length && !held.length && !answer.pairs.length) answer = await ask(held);
   loading = false;
   if (asked !== `${who.scene}|${everywhere()}`) { refill(); return; }
   if (!answer.ok) {
@@ -73,6 +115,7 @@ async function refill() {
   advance();
 }
 function advance() {
+  noteHeld();
   if (!current && ahead.length) show(ahead.shift());
   else draw();
 }
@@ -89,8 +132,9 @@ function fetched(pair) {
 }
 const release = (pair) => pair.pictures?.then((urls) => urls.forEach((url) => URL.revokeObjectURL(url)), () => {});
 
-async function show(pair, kept) {
+async function show(pair, kept = draftOf(pair)) {
   current = pair;
+  noteHeld();
   shownAt = 0;
   details.restore(kept);
   look(null);
@@ -278,7 +322,8 @@ const visible = () => root.isConnected && root.offsetParent !== null;
 
 function keydown(event) {
   if (!visible() || event.altKey) return;
-  const key = event.key.toLowerCase();
+  // By place where the layout has digits only with Shift (AZERTY).
+  const key = KEYS[event.key.toLowerCase()] ? event.key.toLowerCase() : /^(?:Digit|Numpad)([0-4])$/.exec(event.code)?.[1] ?? event.key.toLowerCase();
   if (key === "escape" && !event.ctrlKey) {
     if (people.page) people.close();
     else if (inText(event.target)) event.target.blur();
@@ -332,12 +377,13 @@ on(document, "visibilitychange", visibility);
 on(window, "blur", () => stage.flick(false));
 on(window, "resize", fit);
 on(window, "online", refill);
+on(window, "pagehide", leave);
 on(window, "pageshow", (event) => { if (event.persisted) refill(); });
 on(window, "storage", (event) => { if (!event.key || event.key.startsWith("difix3d-vote-")) draw(); });
 const watcher = new ResizeObserver(fit);
 watcher.observe(root);
 watcher.observe(document.querySelector(".gradio-container") ?? document.body);
-life.signal.addEventListener("abort", () => watcher.disconnect());
+life.signal.addEventListener("abort", () => { watcher.disconnect(); leave(); });
 
 function opened() {
   const value = props.value;

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,9 +56,7 @@ class Shown:
         a = pair.candidate_a
         keys = candidate_key(a), candidate_key(pair.candidate_b)
         first = names[0] if names else None
-        ticket = Ticket(
-            pair.token, rater, a.scene_id, a.trajectory, a.frame_index, *keys, pair.left_is, first, time.time()
-        )
+        ticket = Ticket(pair.token, rater, a.scene_id, a.trajectory, a.frame_index, *keys, pair.left_is, first)
         media = self.studio.media
         return {
             "ticket": seal(ticket, self.studio.secret),
@@ -113,6 +110,14 @@ def checks_answered(store: RatingStore, rater: str, scene_ids: list[str]) -> int
     )
     with Session(store.engine) as session:
         return session.scalar(query) or 0
+
+
+def offers_pairs(scene: Scene) -> bool:
+    """Whether any frame has two candidates or more."""
+    try:
+        return any(len(candidates) > 1 for candidates in candidates_of(scene).values())
+    except Difix3DError:
+        return False
 
 
 def references_of(scene: Scene, pair: PairToRate) -> list[str]:

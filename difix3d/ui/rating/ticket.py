@@ -21,7 +21,7 @@ _UNKNOWN = "This pair was not shown by this server. Reload the page to go on; no
 @dataclass(frozen=True)
 class Ticket:
     """One showing of a pair to one rater. token: what makes the vote on it count once; a, b: candidate keys in
-    canonical order; left_is: a | b; reference: the photo that was beside it; at: seconds since the epoch."""
+    canonical order; left_is: a | b; reference: the photo that was beside it."""
 
     token: str
     rater: str
@@ -32,7 +32,6 @@ class Ticket:
     b: str
     left_is: str
     reference: str | None
-    at: float
 
 
 def seal(ticket: Ticket, secret: str) -> str:
