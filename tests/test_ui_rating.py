@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import postgresql_server as postgresql
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 from rated_scene import RENDER_SIZE, make_scene, picture
+from sqlalchemy import event
 
 from difix3d.errors import RatingError
 from difix3d.formats.image import write_rgb
 from difix3d.ratings import database
+from difix3d.ratings import store as store_module
 from difix3d.ratings.candidates import candidates_of
 from difix3d.ratings.sampler import Sampler
 from difix3d.ratings.schema import GOLD, RATE, REPEAT
@@ -40,9 +43,12 @@ class App:
 
     folder: Path
     public: bool = False
+    url: str = ""
 
     def __post_init__(self) -> None:
-        self.studio = Studio(self.folder / "scenes", f"sqlite:///{self.folder / 'ratings.sqlite'}", public=self.public)
+        self.studio = Studio(
+            self.folder / "scenes", self.url or f"sqlite:///{self.folder / 'ratings.sqlite'}", public=self.public
+        )
         api = FastAPI()
         self.ratings = routes.mount(api, self.studio)
         self.client = TestClient(api)
@@ -279,6 +285,63 @@ def test_a_locked_database_is_told_as_passing_and_the_vote_goes_through_later(
         assert (status, answer["kind"]) == (503, "again") and "kept and sent again" in answer["error"]
         other.rollback()
     assert app.post("vote", vote)[0] == 200 and len(app.stored()) == 1
+
+
+def test_a_full_disk_is_told_as_passing_and_nothing_is_lost(app: App) -> None:
+    pairs = app.next(want=3)["pairs"]
+    # Characters of three bytes, so that each vote needs a page of the database's file.
+    votes = [{"ticket": pair["ticket"], "choice": "left", "ms": 900, "comment": "€" * 1000} for pair in pairs]
+    engine = app.studio.store.engine
+
+    def full(connection: Any, *_: Any) -> None:
+        connection.execute("PRAGMA max_page_count = 1")  # SQLite says then what it says when the disk is full
+
+    def free(connection: Any, *_: Any) -> None:
+        connection.execute("PRAGMA max_page_count = 1000000")
+
+    event.listen(engine, "checkout", full)
+    statuses = [app.post("vote", vote)[0] for vote in votes]
+    event.remove(engine, "checkout", full)
+    event.listen(engine, "checkout", free)
+    assert statuses[-1] == 503 and len(app.stored()) == statuses.count(200)
+    for vote in votes:
+        assert app.post("vote", vote)[0] == 200
+    assert len(app.studio.store.ratings(include_superseded=True, purposes=(RATE, GOLD, REPEAT))) == 3
+
+
+def test_a_vote_after_its_lease_ran_out_is_stored_and_says_so(app: App) -> None:
+    app.ratings.sampler = Sampler(app.studio.store, app.studio.scenes_root, lease_s=0.0, make_gold=False)
+    (pair,) = app.next()["pairs"]
+    assert app.post("vote", {"ticket": pair["ticket"], "choice": "tie", "ms": 9})[0] == 200
+    (late,) = app.stored()
+    assert late.late and late.rating.choice == "tie"
+
+
+def test_postgresql_goes_away_and_comes_back_and_each_vote_counts_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    postgresql.need()
+    monkeypatch.setattr(store_module, "_RETRIED_S", 0.5)
+    server = postgresql.PostgresqlServer()
+    try:
+        server.create()
+        server.start()
+        app = App(tmp_path, url=server.url())
+        make_scene(app.studio.scenes_root, "one")
+        app.agree()
+        pairs = app.next(want=2)["pairs"]
+        votes = [{"ticket": pair["ticket"], "choice": "left", "ms": 900} for pair in pairs]
+        assert app.post("vote", votes[0])[0] == 200
+        server.kill()
+        for action, body in (("vote", votes[1]), ("next", {"scene": "one"}), ("undo", {"scene": "one"}), ("me", {})):
+            status, answer = app.post(action, body)
+            assert (status, answer["kind"]) == (503, "again"), action
+        server.start()
+        for vote in votes:
+            assert app.post("vote", vote)[0] == 200
+        assert len(app.stored()) == 2 and len(app.next(want=1)["pairs"]) == 1
+    finally:
+        server.stop()
 
 
 def test_where_strangers_come_in_nobody_votes_faster_than_they_can_look(
