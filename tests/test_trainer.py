@@ -37,7 +37,7 @@ def trainer_for(scene: SyntheticScene, **settings) -> Trainer:
 
 
 def heldout_psnr(trainer: Trainer) -> float:
-    return float(np.mean([trainer.psnr(photo) for photo in trainer.heldout]))
+    return float(np.mean([trainer.score(photo)[0] for photo in trainer.heldout]))
 
 
 def test_a_short_fit_learns_held_out_views(scene: SyntheticScene) -> None:
@@ -186,3 +186,27 @@ def test_a_fit_that_gains_nothing_more_ends_early(scene: SyntheticScene, with_he
     trainer = Trainer(settings, noise[1::2], heldout, points, colors)
     list(trainer.run())
     assert 120 <= trainer.steps < 250
+
+
+def test_what_is_learned_by_heart_is_not_kept(scene: SyntheticScene) -> None:
+    """Trained on noise, the splats get worse from elsewhere with each step: the first full-size state is taken back."""
+    rng = np.random.default_rng(0)
+    views = scene.reconstruction.views
+    photos = [Photo(view.name, view.camera, rgb) for view, rgb in zip(views, scene.photos)]
+    noise = [Photo(view.name, view.camera, rng.integers(0, 256, (48, 64, 3), np.uint8)) for view in views]
+    settings = TrainSettings(seconds=0, max_steps=150, max_splats=600)
+    trainer = Trainer(
+        settings, noise[1::2], photos[::4], scene.reconstruction.points[:200], scene.reconstruction.colors[:200]
+    )
+    scored = [update.psnr for update in trainer.run() if update.psnr is not None]
+    assert trainer.kept_from is not None
+    assert scored[-1] > scored[-2], "the last is of the state that was kept, the one before of the last step"
+    assert heldout_psnr(trainer) == pytest.approx(scored[-1], abs=1e-4)
+    first_at_full_size = next(index for index, value in enumerate(scored) if value == scored[-1])
+    assert first_at_full_size >= 2
+
+
+def test_the_last_state_is_kept_where_it_is_the_best(scene: SyntheticScene) -> None:
+    trainer = trainer_for(scene, max_steps=250)
+    scored = [update.psnr for update in trainer.run() if update.psnr is not None]
+    assert trainer.kept_from is None and scored[-1] > max(scored) - 0.05

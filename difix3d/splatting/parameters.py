@@ -95,6 +95,16 @@ class SplatParameters:
         """A detached copy of some rows, by name."""
         return {name: tensor.detach()[indices].clone() for name, tensor in self.tensors.items()}
 
+    def copy(self) -> dict[str, Tensor]:
+        """All rows, detached, by name."""
+        return {name: tensor.detach().clone() for name, tensor in self.tensors.items()}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Go back to what `copy` gave; the optimiser starts anew."""
+        nobody = torch.empty(0, dtype=torch.long, device=tensors["means"].device)
+        self.rebuild(nobody, tensors)
+        self.optimiser.state.clear()
+
     def to_splats(self) -> Splats:
         """A copy as numpy, quaternions of unit length."""
         arrays = {name: tensor.detach().cpu().numpy() for name, tensor in self.tensors.items()}

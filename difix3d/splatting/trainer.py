@@ -2,12 +2,16 @@
 
 Resolution, SH degree, learning rates and the number of splats follow difix3d.splatting.schedule. A run that is limited
 by steps instead of seconds is the same on every run with the same seed.
+
+Few photos are learned by heart, and what is learned then is wrong from elsewhere. So held-out photos, where there are
+any, choose the state that is kept: the one of least loss on them, not the last.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,8 +77,19 @@ class Update:
     psnr: float | None = None
 
 
+@dataclass(frozen=True)
+class _Best:
+    """The state of least held-out loss so far, when it was, and a copy of it."""
+
+    loss: float
+    psnr: float
+    seconds: float
+    tensors: dict[str, Tensor]
+
+
 class Trainer:
-    """Holds the splats while they are fitted. `run` is a generator; closing it stops within a step.
+    """Holds the splats while they are fitted. `run` is a generator; closing it stops within a step, and keeps the
+    splats as they are then.
 
     train: photos to fit, heldout: photos only to score; all of one run may differ in size. points: [P, 3] world and
     colors: [P, 3] uint8, the sparse reconstruction. ConfigError without photos or without a budget.
@@ -115,11 +130,15 @@ class Trainer:
         self._queue: list[int] = []
         self._steps = 0
         self._next_refine, self._last_refine_step = schedule.REFINE_FROM, 0
+        self._scoring_seconds = 0.0
+        self._best: _Best | None = None
+        self.kept_from: float | None = None
+        """Seconds into the run from which an earlier state was taken back at its end; None where the last was kept."""
 
     def run(self) -> Iterator[Update]:
-        """Fit until the budget is spent; an Update at least four times a second."""
+        """Fit until the budget is spent; an Update at least four times a second. Then go back to the best state."""
         clock = Clock(self.settings.seconds, self.settings.max_steps)
-        last_update, score_seconds, scored_at = 0.0, 0.0, 0.0
+        last_update, scored_at = 0.0, 0.0
         gap = _SCORE_SECONDS / self.settings.seconds if self.settings.seconds > 0 else _SCORE_FRACTION
         gap = gap if self.heldout else _LOSS_FRACTION
         curve: list[tuple[float, float]] = []
@@ -131,23 +150,42 @@ class Trainer:
             if seconds - last_update >= _UPDATE_SECONDS:
                 last_update = seconds
                 yield Update(self._steps, seconds, fraction, len(self._parameters), float(losses[-1]))
-            if fraction - scored_at < gap or score_seconds > _SCORE_SHARE * seconds:
+            if fraction - scored_at < gap or self._scoring_seconds > _SCORE_SHARE * seconds:
                 continue
             if self.heldout:
-                scored, values = _evenly(self.heldout, _SCORED_PHOTOS), []
-                for photo in scored:
-                    before = clock.seconds()
-                    values.append(self.psnr(photo))
-                    score_seconds += clock.seconds() - before
-                    value = sum(values) / len(values) if len(values) == len(scored) else None
-                    yield Update(self._steps, seconds, fraction, len(self._parameters), float(losses[-1]), value)
-                curve.append((fraction, sum(values) / len(values)))
+                value, loss = yield from self._scored(seconds, fraction, float(losses[-1]))
+                if fraction >= schedule.HALF_RESOLUTION_UNTIL and (self._best is None or loss < self._best.loss):
+                    self._best = _Best(loss, value, seconds, self._parameters.copy())
+                curve.append((fraction, value))
             else:
                 curve.append((fraction, -20 * math.log10(float(torch.stack(losses).mean()))))
             losses.clear()
             scored_at = fraction
             if self.settings.stop_early and schedule.settled(curve):
                 clock.hurry(self._steps)
+        if self._best is not None:
+            yield from self._go_back(self._best, clock.seconds())
+
+    def _scored(
+        self, seconds: float, fraction: float, training_loss: float
+    ) -> Generator[Update, None, tuple[float, float]]:
+        """Mean (PSNR in dB, loss) of some held-out photos, with an Update after each."""
+        scored, values = _evenly(self.heldout, _SCORED_PHOTOS), []
+        for photo in scored:
+            before = time.monotonic()
+            values.append(self.score(photo))
+            self._scoring_seconds += time.monotonic() - before
+            mean = sum(value for value, _ in values) / len(values) if len(values) == len(scored) else None
+            yield Update(self._steps, seconds, fraction, len(self._parameters), training_loss, mean)
+        return sum(value for value, _ in values) / len(values), sum(loss for _, loss in values) / len(values)
+
+    def _go_back(self, best: _Best, seconds: float) -> Iterator[Update]:
+        """To the best state, where the last one is worse than it."""
+        _, loss = yield from self._scored(seconds, 1.0, best.loss)
+        if loss > best.loss:
+            self._parameters.restore(best.tensors)
+            self.kept_from, self._best = best.seconds, None
+            yield Update(self._steps, seconds, 1.0, len(self._parameters), best.loss, best.psnr)
 
     @property
     def steps(self) -> int:
@@ -169,9 +207,11 @@ class Trainer:
         rgb, _, _ = rasterize(*self._parameters.inputs(degree), camera, None, degree, renderer=self.settings.renderer)
         return rgb.clamp(0.0, 1.0).cpu().numpy()
 
-    def psnr(self, photo: Photo) -> float:
-        """In dB, of the render at the photo's camera."""
-        return psnr(self.render(photo.camera), photo.rgb.astype(np.float32) / 255.0)
+    def score(self, photo: Photo) -> tuple[float, float]:
+        """(PSNR in dB, loss) of the render at the photo's camera."""
+        drawn, truth = self.render(photo.camera), photo.rgb.astype(np.float32) / np.float32(255.0)
+        loss = l1_ssim(torch.tensor(drawn, device=self._device), torch.tensor(truth, device=self._device))
+        return psnr(drawn, truth), float(loss)
 
     def _step(self, fraction: float) -> Tensor:
         """One photo, forward, backward, Adam."""

@@ -40,7 +40,7 @@ class Preset(NamedTuple):
 PRESETS = {
     "quick": Preset(30, 50_000, 480),
     "balanced": Preset(120, 120_000, 640),
-    "best": Preset(900, 250_000, 960),  # ends sooner: when the held-out photos stop improving
+    "best": Preset(900, 250_000, 960),
 }
 
 
@@ -77,7 +77,8 @@ def fit(scene: Scene, config: FitConfig) -> Generator[Event, None, dict[str, Any
     """Fit splats to a reconstructed scene; see FitConfig.
 
     Figures: splats, steps, seconds (of fitting), psnr and ssim over all held-out photos (None without any), curve:
-    [seconds, psnr] pairs over a few of them as the fit went, and kept_early: whether somebody found it good enough and
+    [seconds, psnr] pairs over a few of them as the fit went, kept_from: the second whose splats were better on them
+    than the last ones and were kept (None: the last ones), and kept_early: whether somebody found it good enough and
     ended it (Scene.enough_path).
     """
     scene.enough_path.unlink(missing_ok=True)  # of an earlier fit
@@ -107,7 +108,7 @@ def fit(scene: Scene, config: FitConfig) -> Generator[Event, None, dict[str, Any
         max_splats=config.max_splats or preset.max_splats,
         sh_degree=config.sh_degree,
         renderer=renderer,
-        stop_early=config.preset == "best",
+        stop_early=config.preset != "quick",
         seed=config.seed,
     )
     yield Progress("fit", "Placing the first splats", 0, 0)
@@ -206,6 +207,7 @@ def _train(
         "steps": trainer.steps,
         "seconds": seconds,
         "curve": curve,
+        "kept_from": None if trainer.kept_from is None else round(trainer.kept_from, 1),
         "kept_early": kept_early,
     }
 
