@@ -15,13 +15,16 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import difix3d
-from difix3d.errors import ConfigError, Difix3DError
+from difix3d.errors import ConfigError, Difix3DError, RatingError
 from difix3d.events import Artifact, Done, Event, Progress, Warned
 from difix3d.scene import Scene, folder_name
 from difix3d.stages import SCENE_STAGES, STUDIO_STAGES, config_class, make_config, stage_function
+
+if TYPE_CHECKING:
+    from difix3d.ratings.store import RatingStore
 
 _HELP = {
     "ingest": "decode photos or a video and choose the frames worth keeping",
@@ -101,7 +104,13 @@ def _parser() -> argparse.ArgumentParser:
             _add_flag(command, stage, field)
         command.add_argument("--json", action="store_true", help="end with one JSON line on stdout")
 
-    ratings = commands.add_parser("ratings", help="counts and win rates of the ratings so far")
+    ratings = commands.add_parser("ratings", help="what the ratings say; verify, back up, or export weights of frames")
+    ratings.add_argument("what", nargs="?", default="show", choices=_RATINGS, help="default: show")
+    ratings.add_argument("--scene", default=None, help="show: of this scene only (its name)")
+    ratings.add_argument("--without", nargs="+", type=int, default=(), help="show: leave these raters out (numbers)")
+    scenes = os.environ.get("DIFIX3D_SCENES", "scenes")
+    ratings.add_argument("--scenes", default=scenes, help=f"verify, weights: folder of scenes (default: {scenes})")
+    ratings.add_argument("--out", default="", help="backup, weights: the file to write")
     ratings.add_argument("--ratings-db", default="", help="SQLAlchemy URL (default: $DIFIX3D_RATINGS_DB)")
     ratings.add_argument("--json", action="store_true", help="end with one JSON line on stdout")
 
@@ -212,12 +221,54 @@ def _ratings(arguments: argparse.Namespace) -> dict[str, Any]:
     from difix3d.ratings.store import RatingStore, default_url
 
     started = time.monotonic()
-    store = RatingStore(arguments.ratings_db or default_url())
-    try:
-        figures = {**store.counts(), "win_rates": store.win_rates()}
-    finally:
-        store.close()
-    return {"stage": "ratings", "seconds": round(time.monotonic() - started, 2), "figures": figures, "outputs": []}
+    with RatingStore(arguments.ratings_db or default_url()) as store:
+        figures, outputs = _RATINGS[arguments.what](store, arguments)
+    seconds = round(time.monotonic() - started, 2)
+    return {"stage": "ratings", "seconds": seconds, "figures": figures, "outputs": outputs}
+
+
+def _show_ratings(store: RatingStore, arguments: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+    from difix3d.ratings.results import results
+
+    found = results(store, arguments.scene, arguments.without)
+    return {**store.counts(arguments.scene), "win_rates": store.win_rates(arguments.scene), **found}, []
+
+
+def _verify_ratings(store: RatingStore, arguments: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+    problems = store.verify(arguments.scenes)
+    if problems:
+        named = "\n".join(f"  {each['scene_id']} {each['path']}: {each['problem']}" for each in problems[:20])
+        raise RatingError(
+            f"{len(problems)} of {store.pictures()} rated pictures in {arguments.scenes} are not as they were rated:\n"
+            f"{named}\nRestore them from a backup; until then exports leave their votes out and say so."
+        )
+    return {"checked": store.pictures(), "problems": 0}, []
+
+
+def _backup_ratings(store: RatingStore, arguments: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+    if not arguments.out:
+        raise ConfigError("Name the file to write: difix3d ratings backup --out FILE.sqlite")
+    out = Path(arguments.out).resolve()
+    store.backup(out)
+    return {"bytes": out.stat().st_size}, [str(out)]
+
+
+def _weights_of_frames(store: RatingStore, arguments: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+    from difix3d.atomic import write_json
+    from difix3d.ratings.candidates import candidates_of
+    from difix3d.ratings.export_scenes import find_scenes
+    from difix3d.ratings.weights import frame_weights
+
+    if not arguments.out:
+        raise ConfigError("Name the file to write: difix3d ratings weights --out FILE.json")
+    scenes = find_scenes(Path(arguments.scenes), arguments.scene)
+    entries = frame_weights(store, [candidates_of(scene) for scene in scenes])
+    out = Path(arguments.out).resolve()
+    write_json(out, entries)
+    return {"frames": len(entries), "left_out": sum(entry["weight"] == 0 for entry in entries)}, [str(out)]
+
+
+_RATINGS = {"show": _show_ratings, "verify": _verify_ratings, "backup": _backup_ratings, "weights": _weights_of_frames}
 
 
 def _fixers(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -7,6 +7,8 @@ one short transaction that holds the write lock from its start.
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +19,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
+from difix3d.atomic import replacing_file
 from difix3d.errors import RatingError
 from difix3d.ratings import people
 from difix3d.ratings.checks import checked, clean_text
@@ -34,7 +37,7 @@ from difix3d.ratings.log import (
     select_votes,
 )
 from difix3d.ratings.pictures import find_picture, keep_picture, picture_size
-from difix3d.ratings.schema import RATE, CandidateRow, ItemRow, RaterRow, RatingRow, new_id
+from difix3d.ratings.schema import RATE, CandidateRow, ItemRow, MarksRow, RaterRow, RatingRow, new_id
 from difix3d.ratings.summary import pair_results, side_bias, win_rates
 from difix3d.types import Candidate, Rating
 
@@ -246,17 +249,48 @@ class RatingStore:
             return win_rates(pair_results(session, counts_now(scene_id)))
 
     def verify(self, scenes: Path | str) -> list[dict[str, str]]:
-        """Every picture that a candidate names and that is no longer there as it was rated:
-        {"scene_id", "path", "sha256", "problem": "missing" | "altered"}."""
+        """Hash every picture that a candidate names and every picture of marks again. Those that are not as they were:
+        {"scene_id", "path", "sha256", "problem": "missing" | "altered"}; of marks the path is "marks"."""
         query = select(CandidateRow.scene_id, CandidateRow.image_path, CandidateRow.image_sha256).distinct()
         with Session(self.engine) as session:
             rows = session.execute(query.order_by(CandidateRow.scene_id, CandidateRow.image_path)).all()
+            marks = session.scalars(select(MarksRow.sha256)).all()
         problems = []
         for scene_id, path, sha256 in rows:
             _, problem = find_picture(Path(scenes), scene_id, path, sha256, again=True)
             if problem:
                 problems.append({"scene_id": scene_id, "path": path, "sha256": sha256, "problem": problem})
+        for sha256 in marks:
+            with Session(self.engine) as session:
+                png = session.scalar(select(MarksRow.png).where(MarksRow.sha256 == sha256)) or b""
+            if hashlib.sha256(png).hexdigest() != sha256:
+                problems.append({"scene_id": "", "path": "marks", "sha256": sha256, "problem": "altered"})
         return problems
+
+    def pictures(self) -> int:
+        """How many files and marks `verify` looks at."""
+        named = select(CandidateRow.scene_id, CandidateRow.image_path, CandidateRow.image_sha256).distinct().subquery()
+        with Session(self.engine) as session:
+            marks = session.scalar(select(func.count()).select_from(MarksRow)) or 0
+            return (session.scalar(select(func.count()).select_from(named)) or 0) + marks
+
+    def backup(self, path: Path) -> None:
+        """A copy of the whole database as one file, while others write (VACUUM INTO): whole or not there.
+
+        RatingError where the file is there already, and for a database that is no SQLite file.
+        """
+        if self.engine.dialect.name != "sqlite":
+            raise RatingError("Only a SQLite file is copied here. For PostgreSQL: pg_dump --format=custom URL > FILE")
+        if path.exists():
+            raise RatingError(f"{path} is there already, and a backup is never written over. Name a new file.")
+        connection = self.engine.raw_connection()
+        try:
+            with replacing_file(path) as temporary:
+                connection.cursor().execute("VACUUM INTO ?", (str(temporary),))
+        except (sqlite3.Error, OSError) as error:
+            raise RatingError(f"{path}: the copy could not be written: {error}") from error
+        finally:
+            connection.close()
 
 
 def _may_pass(error: DBAPIError) -> bool:

@@ -1,0 +1,187 @@
+"""Everything the votes say, as plain data: what `difix3d ratings` prints and a page can plot.
+
+Only votes on which is better count for scores; gold and repeats count for raters. Questions that nobody but the one who
+uploaded the scene has judged are left out of scores.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from difix3d.ratings.agreement import INTERVAL, NOMINAL, Alpha, krippendorff_alpha
+from difix3d.ratings.arms import arm_of
+from difix3d.ratings.bradley_terry import fit_bradley_terry
+from difix3d.ratings.log import StoredRating
+from difix3d.ratings.raters import gold_accuracy, of_raters, seconds_per_vote, self_consistency, side_bias
+from difix3d.ratings.schema import GOLD, RATE, REPEAT
+from difix3d.ratings.store import RatingStore
+from difix3d.types import ARTIFACT_TAGS, Candidate
+
+_CODES = {"a": 0, "b": 1, "tie": 2, "both_bad": 2}
+_RESAMPLES = 200
+GROUPS: dict[str, Callable[[Candidate], str]] = {
+    "fixer": lambda candidate: candidate.fixer,
+    "references": lambda candidate: arm_of(candidate).references or "none",
+    "timestep": lambda candidate: arm_of(candidate).timestep or "none",
+    "arm": lambda candidate: str(arm_of(candidate)),
+}
+"""What scores are told by."""
+
+
+def results(store: RatingStore, scene_id: str | None = None, without: Collection[int] = ()) -> dict[str, Any]:
+    """Of all scenes or one. without: numbers of raters who are left out; which is part of the result."""
+    everything = store.ratings(scene_id, purposes=(RATE, GOLD, REPEAT), marks=False)
+    votes = [vote for vote in everything if vote.rater_number not in without]
+    rated = [vote for vote in votes if vote.purpose == RATE]
+    judged = _judged_by_others(rated)
+    return {
+        "filters": {
+            "scene": scene_id,
+            "without_raters": sorted(without),
+            "votes_left_out": len(everything) - len(votes),
+        },
+        "votes": len(rated),
+        "gold_votes": sum(vote.purpose == GOLD for vote in votes),
+        "repeat_votes": sum(vote.purpose == REPEAT for vote in votes),
+        "late_votes": sum(vote.late for vote in votes),
+        "per_day": dict(sorted(Counter(vote.created_at.date().isoformat() for vote in votes).items())),
+        "alpha": {
+            "choice": _told(_alpha_of_choices(rated)),
+            "artifact_removal": _told(_alpha_of_scores(rated, "artifact_removal")),
+            "faithfulness": _told(_alpha_of_scores(rated, "faithfulness")),
+        },
+        "gold": gold_accuracy(votes),
+        "consistency": self_consistency(votes),
+        "side_bias": side_bias(votes),
+        "seconds": seconds_per_vote(votes),
+        "raters": of_raters(votes),
+        "scores": {name: scores_by(judged, group) for name, group in GROUPS.items()},
+        "win_matrix": win_matrix(judged, GROUPS["arm"]),
+        "scenes": _by_scene(rated),
+        "tags": tags_by(judged, GROUPS["fixer"]),
+    }
+
+
+def scores_by(votes: Sequence[StoredRating], group: Callable[[Candidate], str]) -> list[dict[str, Any]]:
+    """Bradley-Terry scores of groups of candidates, best first: name, score (logits about the mean), interval (95 %, of
+    a bootstrap over questions: votes on one question are not independent), votes."""
+    names, items, wins, ties = _tables(votes, group)
+    if len(names) < 2:
+        return []
+    fitted = fit_bradley_terry(wins.sum(axis=0), ties.sum(axis=0))
+    rng = np.random.default_rng(0)
+    drawn = rng.multinomial(items, [1 / items] * items, size=_RESAMPLES)
+    again = [fit_bradley_terry(np.tensordot(each, wins, 1), np.tensordot(each, ties, 1)).scores for each in drawn]
+    low, high = np.percentile(again, (2.5, 97.5), axis=0)
+    seen = (wins + wins.transpose(0, 2, 1) + ties).sum(axis=(0, 2))
+    order = np.argsort(-fitted.scores)
+    return [
+        {
+            "name": names[i],
+            "score": round(float(fitted.scores[i]), 4),
+            "interval": [round(float(low[i]), 4), round(float(high[i]), 4)],
+            "votes": int(seen[i]),
+        }
+        for i in order
+    ]
+
+
+def win_matrix(votes: Sequence[StoredRating], group: Callable[[Candidate], str]) -> dict[str, Any]:
+    """names; wins[i][j]: how often i was preferred to j; ties[i][j] (with both bad): symmetric."""
+    names, _, wins, ties = _tables(votes, group)
+    return {
+        "names": names,
+        "wins": wins.sum(axis=0).astype(int).tolist(),
+        "ties": ties.sum(axis=0).astype(int).tolist(),
+    }
+
+
+def tags_by(votes: Sequence[StoredRating], group: Callable[[Candidate], str]) -> dict[str, dict[str, Any]]:
+    """group -> {"shown": showings with anything said of tags or scores, each tag: its share of them}."""
+    shown: Counter[str] = Counter()
+    said: dict[str, Counter[str]] = defaultdict(Counter)
+    for vote in votes:
+        rating = vote.rating
+        if not (rating.on_a.tags or rating.on_b.tags):
+            continue  # most do not tag at all: that says nothing of a picture
+        for candidate, judgement in ((rating.candidate_a, rating.on_a), (rating.candidate_b, rating.on_b)):
+            name = group(candidate)
+            shown[name] += 1
+            said[name].update(judgement.tags)
+    return {
+        name: {"shown": count, **{tag: round(said[name][tag] / count, 4) for tag in ARTIFACT_TAGS}}
+        for name, count in sorted(shown.items())
+    }
+
+
+def _judged_by_others(votes: Sequence[StoredRating]) -> list[StoredRating]:
+    others = {vote.item_id for vote in votes if not vote.own_upload}
+    return [vote for vote in votes if vote.item_id in others and vote.rating.choice != "skip"]
+
+
+def _tables(
+    votes: Sequence[StoredRating], group: Callable[[Candidate], str]
+) -> tuple[list[str], int, NDArray[np.float64], NDArray[np.float64]]:
+    """(names, questions, wins [questions, N, N], ties [questions, N, N]) of pairs of different groups."""
+    pairs = [(vote, group(vote.rating.candidate_a), group(vote.rating.candidate_b)) for vote in votes]
+    pairs = [row for row in pairs if row[1] != row[2]]
+    names = sorted({name for _, *two in pairs for name in two})
+    place = {name: number for number, name in enumerate(names)}
+    items = {item: number for number, item in enumerate(dict.fromkeys(vote.item_id for vote, *_ in pairs))}
+    wins = np.zeros((len(items), len(names), len(names)))
+    ties = np.zeros_like(wins)
+    for vote, name_a, name_b in pairs:
+        item, a, b = items[vote.item_id], place[name_a], place[name_b]
+        if vote.rating.choice == "a":
+            wins[item, a, b] += 1
+        elif vote.rating.choice == "b":
+            wins[item, b, a] += 1
+        else:
+            ties[item, a, b] += 1
+            ties[item, b, a] += 1
+    return names, len(items), wins, ties
+
+
+def _alpha_of_choices(votes: Sequence[StoredRating]) -> Alpha:
+    """A, B or neither; of one and the same pair, whichever side it was shown on."""
+    return krippendorff_alpha(
+        ((vote.item_id, _CODES[vote.rating.choice]) for vote in votes if vote.rating.choice in _CODES), NOMINAL
+    )
+
+
+def _alpha_of_scores(votes: Sequence[StoredRating], name: str) -> Alpha:
+    given = []
+    for vote in votes:
+        for side, judgement in (("a", vote.rating.on_a), ("b", vote.rating.on_b)):
+            if (score := getattr(judgement, name)) is not None:
+                given.append((f"{vote.item_id}{side}", float(score)))
+    return krippendorff_alpha(given, INTERVAL)
+
+
+def _by_scene(votes: Sequence[StoredRating]) -> dict[str, dict[str, Any]]:
+    scenes: dict[str, list[StoredRating]] = defaultdict(list)
+    for vote in votes:
+        scenes[vote.rating.candidate_a.scene_id].append(vote)
+    return {
+        scene: {
+            "votes": len(mine),
+            "items": len({vote.item_id for vote in mine}),
+            "alpha": _told(_alpha_of_choices(mine)),
+            "scores": scores_by(_judged_by_others(mine), GROUPS["fixer"]),
+        }
+        for scene, mine in sorted(scenes.items())
+    }
+
+
+def _told(alpha: Alpha) -> dict[str, Any]:
+    return {
+        "alpha": None if alpha.value is None else round(alpha.value, 4),
+        "interval": None if alpha.interval is None else [round(end, 4) for end in alpha.interval],
+        "units": alpha.units,
+        "values": alpha.values,
+    }

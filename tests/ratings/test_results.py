@@ -1,0 +1,197 @@
+"""What the votes say: of fixers, of raters, and of frames; on the command line, too."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rated_scene import make_scene, vote_on
+from rating_votes import candidate, vote
+
+from difix3d.cli import main
+from difix3d.errors import RatingError
+from difix3d.ratings.candidates import candidates_of
+from difix3d.ratings.identity import canonical_pair, item_key
+from difix3d.ratings.log import ensure_item
+from difix3d.ratings.results import results
+from difix3d.ratings.schema import AssignmentRow, new_id
+from difix3d.ratings.store import RatingStore
+from difix3d.types import Judgement, Rating
+
+STRENGTH = {"render": 0.0, "weak": 0.6, "strong": 1.6}
+
+
+@pytest.fixture
+def voted(store: RatingStore) -> RatingStore:
+    """Four raters: two who know, one who guesses, one who always takes the left."""
+    rng = random.Random(1)
+    fixers = list(STRENGTH)
+    for index in range(60):
+        one, other = rng.sample(fixers, 2)
+        a, b = canonical_pair(candidate(one, index), candidate(other, index))
+        for rater in ("ann", "bob", "guesses", "left"):
+            left_is = rng.choice("ab")
+            knows = "a" if STRENGTH[a.fixer] + rng.gauss(0, 0.5) > STRENGTH[b.fixer] else "b"
+            choice = {"guesses": rng.choice("ab"), "left": left_is}.get(rater, knows)
+            tagged = Judgement(("blur",) if index % 3 == 0 else (), 2, 3)
+            store.add(Rating(a, b, choice, left_is, rater, 2.0, on_a=tagged, on_b=Judgement()), new_id())
+    for index in range(100, 112):
+        a, b = canonical_pair(candidate("photo", index), candidate("render", index))
+        expected = "a" if a.fixer == "photo" else "b"
+        item = item_key(a, b)
+        store.write(lambda session, a=a, b=b, e=expected: ensure_item(session, a, b, {}, "photo", e))
+        for rater in ("ann", "bob", "guesses", "left"):
+            left_is = rng.choice("ab")
+            wrong = "b" if expected == "a" else "a"
+            choice = {"guesses": (expected, wrong)[index % 2], "left": left_is}.get(rater, expected)
+            store.add(Rating(a, b, choice, left_is, rater, 0.1 if rater == "left" else 2.0), f"{rater}{item}")
+    return store
+
+
+def test_scores_are_in_the_true_order_with_intervals(voted: RatingStore) -> None:
+    found = results(voted)
+    scores = found["scores"]["fixer"]
+    assert [each["name"] for each in scores] == ["strong", "weak", "render"]
+    assert all(each["interval"][0] < each["score"] < each["interval"][1] for each in scores)
+    assert sum(each["score"] for each in scores) == pytest.approx(0, abs=1e-3)
+    assert found["votes"] == 240 and found["gold_votes"] == 48
+    matrix = found["win_matrix"]
+    assert sum(map(sum, matrix["wins"])) == 240 and len(matrix["names"]) == 3
+    assert found["tags"]["render"]["blur"] + found["tags"]["strong"]["blur"] > 0
+    assert found["alpha"]["choice"]["alpha"] > 0 and found["alpha"]["faithfulness"]["units"] == 60
+    assert sum(found["per_day"].values()) == 288 and list(found["scenes"]) == ["court"]
+
+
+def test_raters_are_told_apart_and_nobody_is_dropped(voted: RatingStore) -> None:
+    by_name = {name: voted.person(name).number for name in ("ann", "bob", "guesses", "left")}
+    found = {entry["rater"]: entry for entry in results(voted)["raters"]}
+    assert set(found) == set(by_name.values())
+    assert found[by_name["ann"]]["flags"] == [] and found[by_name["ann"]]["gold"]["accuracy"] == 1.0
+    assert found[by_name["guesses"]]["flags"] == ["not above chance on gold"]
+    left = found[by_name["left"]]
+    assert left["side"]["left_share"] == 1.0 and "prefers the left side" in left["flags"]
+    assert found[by_name["ann"]]["agrees_with_others"] > left["agrees_with_others"]
+    without = results(voted, without=[by_name["left"], by_name["guesses"]])
+    assert without["filters"] == {
+        "scene": None,
+        "without_raters": sorted([by_name["left"], by_name["guesses"]]),
+        "votes_left_out": 144,
+    }
+    assert without["alpha"]["choice"]["alpha"] > results(voted)["alpha"]["choice"]["alpha"] + 0.2
+
+
+def test_repeats_tell_whether_a_rater_says_the_same_again(store: RatingStore) -> None:
+    for index, again in enumerate(("a", "b", "a", "tie")):
+        first = vote("a", index=index)
+        store.add(first, f"first {index}")
+        token = f"again {index}"
+        item = item_key(first.candidate_a, first.candidate_b)
+
+        def repeat(session, token=token, item=item) -> None:
+            session.add(
+                AssignmentRow(id=token, rater_number=1, item_id=item, left_is="b", purpose="repeat", lease_s=600.0)
+            )
+
+        store.write(repeat)
+        store.add(replace(first, choice=again, left_is="b"), token)
+    found = results(store)
+    assert (found["consistency"]["repeats"], found["consistency"]["same"]) == (4, 2)
+    assert found["votes"] == 4 and found["repeat_votes"] == 4  # and none took the first answer's place
+
+
+def test_an_empty_database_says_so_in_figures(store: RatingStore) -> None:
+    found = results(store)
+    assert found["votes"] == 0 and found["raters"] == [] and found["scores"]["fixer"] == []
+    assert found["alpha"]["choice"]["alpha"] is None and found["gold"]["accuracy"] is None
+
+
+@pytest.fixture
+def scene(tmp_path: Path):
+    return make_scene(tmp_path / "scenes", "court")
+
+
+@pytest.fixture
+def database(tmp_path: Path, scene) -> str:
+    url = f"sqlite:///{tmp_path / 'r.sqlite'}"
+    with RatingStore(url, scene.root.parent) as store:
+        for rater in ("ann", "bob", "cid"):
+            vote_on(store, scene, "fix", rater, 0)
+            vote_on(store, scene, "render", rater, 1)
+            vote_on(store, scene, "both_bad", rater, 2)
+    return url
+
+
+def run(capsys, *arguments: str) -> dict:
+    main(["ratings", *arguments, "--json"])
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_the_command_line_shows_all_of_it(capsys, database: str, scene) -> None:
+    figures = run(capsys, "--ratings-db", database)["figures"]
+    assert figures["ratings"] == figures["votes"] == 9 and figures["win_rates"]["reproject"]["wins"] == 3
+    assert {"alpha", "gold", "consistency", "side_bias", "seconds", "raters", "scores", "win_matrix"} <= set(figures)
+    figures = run(capsys, "show", "--without", "1", "--scene", "court", "--ratings-db", database)["figures"]
+    assert figures["votes"] == 6 and figures["filters"]["without_raters"] == [1]
+    assert run(capsys, "--scene", "nowhere", "--ratings-db", database)["figures"]["votes"] == 0
+
+
+def test_weights_leave_out_what_people_call_worse(capsys, database: str, scene, tmp_path: Path) -> None:
+    out = tmp_path / "weights.json"
+    scenes = str(scene.root.parent)
+    done = run(capsys, "weights", "--scenes", scenes, "--out", str(out), "--ratings-db", database)
+    assert done["figures"] == {"frames": 5, "left_out": 2} and done["outputs"] == [str(out)]
+    entries = {(each["trajectory"], each["frame_index"]): each for each in json.loads(out.read_text())}
+    fixes = {key: frame[1] for key, frame in candidates_of(scene).items()}
+    assert {key: each["sha256"] for key, each in entries.items()} == {key: fix.sha256 for key, fix in fixes.items()}
+    weights = [entries["orbit", index]["weight"] for index in range(3)]
+    assert weights[0] > 0.7 and weights[1:] == [0.0, 0.0]
+    assert entries["heldout", 0]["votes"] == 0 and entries["heldout", 0]["weight"] == pytest.approx(0.5, abs=0.01)
+
+
+def test_verify_hashes_every_picture_again(capsys, database: str, scene) -> None:
+    flags = ("verify", "--scenes", str(scene.root.parent), "--ratings-db", database)
+    assert run(capsys, *flags)["figures"] == {"checked": 6, "problems": 0}
+    fix = candidates_of(scene)["orbit", 1][1]
+    kept = scene.root / "rated" / f"{fix.sha256}.png"
+    status = kept.stat()
+    kept.write_bytes(kept.read_bytes()[:-1] + b"x")  # one name of the same file: both are altered
+    os.utime(kept, ns=(status.st_atime_ns, status.st_mtime_ns))  # time and size as they were
+    error = run(capsys, *flags)["error"]
+    assert error["kind"] == "RatingError" and "1 of 6 rated pictures" in error["message"]
+    assert f"court {fix.image_path}: altered" in error["message"]
+
+
+def test_marks_are_verified_too(store: RatingStore, tmp_path: Path) -> None:
+    from sqlalchemy import update
+    from test_judgements import ON_A
+
+    from difix3d.ratings.schema import MarksRow
+
+    store.add(replace(vote(), on_a=ON_A), "one")
+    assert "marks" not in [each["path"] for each in store.verify(tmp_path)]
+    store.write(lambda session: session.execute(update(MarksRow).values(png=b"other")))
+    assert {"problem": "altered", "path": "marks"}.items() <= store.verify(tmp_path)[-1].items()
+
+
+def test_a_backup_is_whole_while_others_write(capsys, database: str, tmp_path: Path) -> None:
+    out = tmp_path / "backup.sqlite"
+    with RatingStore(database) as store:
+        store.add(vote(), "still in the write-ahead log")
+        run(capsys, "backup", "--out", str(out), "--ratings-db", database)
+        with RatingStore(f"sqlite:///{out}") as copy:
+            assert copy.ratings() == store.ratings() and len(copy.ratings()) == 10
+    assert sqlite3.connect(out).execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    again = run(capsys, "backup", "--out", str(out), "--ratings-db", database)
+    assert "never written over" in again["error"]["message"]
+    assert "Name the file" in run(capsys, "backup", "--ratings-db", database)["error"]["message"]
+
+
+def test_postgresql_is_backed_up_by_its_own_program(store: RatingStore, tmp_path: Path) -> None:
+    if store.engine.dialect.name == "postgresql":
+        with pytest.raises(RatingError, match="pg_dump"):
+            store.backup(tmp_path / "copy")
