@@ -38,6 +38,7 @@ SHARED = Path(os.environ.get("DIFIX3D_SHARED", ROOT.parent / "shared"))
 SCENES = ("dev/brighton", "dev/panel17", "dev/saharov", "dev/v_street", "train/conch", "train/plush")
 SECONDS = (15.0, 30.0, 60.0, 120.0)
 SCORES = {"psnr": "PSNR, dB", "ssim": "SSIM", "lpips": "LPIPS (VGG)"}
+WORK = ROOT / "benchmarks" / ".cache" / "fit"
 FITTING_CODE = ("difix3d/splatting", "difix3d/stages/fit.py")
 _CHILD_LIMIT_S = 3600
 
@@ -159,7 +160,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="*", default=[], help="budgets in steps")
     parser.add_argument("--preset", default="quick", choices=tuple(PRESETS), help="size of photos, number of splats")
     parser.add_argument("--max-splats", type=int, default=0, help="default: the preset's")
-    parser.add_argument("--work", type=Path, default=ROOT / "benchmarks" / ".cache" / "fit", help="kept between runs")
+    parser.add_argument("--work", type=Path, default=WORK, help="kept between runs")
     parser.add_argument("--json", action="store_true", help="also print one JSON object, as the last line")
     arguments = parser.parse_args()
 

@@ -218,7 +218,8 @@ class Trainer:
         photos = self._half if fraction < schedule.HALF_RESOLUTION_UNTIL else self._full
         if not self._queue:
             self._queue = self._photo_order.permutation(len(photos)).tolist()
-        camera, photo = photos[self._queue.pop()]
+        index = self._queue.pop()
+        camera, photo = photos[index]
         degree = schedule.sh_degree(fraction, self._parameters.sh_degree)
         # A new background each step: what is see-through cannot match, so that nothing real stays so.
         background = torch.rand(3, generator=self._colour_order).to(self._device)
@@ -226,13 +227,17 @@ class Trainer:
         rgb, _, _ = rasterize(
             *self._parameters.inputs(degree), camera, background, degree, screen=screen, renderer=self.settings.renderer
         )
-        loss = l1_ssim(rgb, photo.to(torch.float32) / 255.0)
+        loss = self._loss(rgb, photo.to(torch.float32) / 255.0, index)
         loss.backward()
         self._densifier.observe(screen, camera)
         self._parameters.set_rates(*schedule.learning_rates(fraction, self._steps))
         self._parameters.step()
         self._steps += 1
         return loss.detach()
+
+    def _loss(self, rgb: Tensor, photo: Tensor, index: int) -> Tensor:
+        """Of the training photo number `index`, drawn and true; benchmarks/fit_variants.py tries others."""
+        return l1_ssim(rgb, photo)
 
     def _refine(self, fraction: float) -> None:
         """Prune and grow when it is time."""
