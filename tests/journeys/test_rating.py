@@ -316,6 +316,22 @@ def test_an_answer_that_was_lost_makes_no_second_vote(tab: Page, studio: Server)
     assert lost and len(stored(studio, start, everything=True)) == 1
 
 
+def test_votes_that_come_while_another_is_being_sent_are_sent_too(tab: Page, studio: Server) -> None:
+    start = newest(studio)
+    ready(tab)
+
+    def slowly(route) -> None:
+        tab.wait_for_timeout(1500)
+        route.continue_()
+
+    tab.route("**/rate/vote", slowly, times=1)
+    tab.keyboard.press("1")
+    tab.wait_for_timeout(HASTE_MS + 200)
+    tab.keyboard.press("3")
+    tab.wait_for_function(SENT, timeout=15_000)
+    assert [each.rating.choice for each in stored(studio, start)][1:] == ["tie"]
+
+
 def test_a_hurried_double_click_is_one_vote(tab: Page, studio: Server) -> None:
     start = newest(studio)
     ready(tab)

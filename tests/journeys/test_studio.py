@@ -169,7 +169,7 @@ def test_votes_are_blind_stored_undone_and_go_on_after_a_reload(page: Page, serv
     assert rows[0][1] == rows[0][2], "the left picture was chosen, whichever candidate that is"
     assert [row[1] for row in rows[1:]] == ["tie", "skip"] and all(0 <= row[3] < 60 for row in rows)
 
-    expect(page.locator("button[data-undo]")).to_be_enabled(timeout=30_000)
+    expect(page.locator(".dx-tools [data-undo]")).to_be_enabled(timeout=30_000)
     page.keyboard.press("z")
     expect(page.locator(".dx-count")).to_contain_text(re.compile("^2 rated"))
     expect(page.locator(".dx-said")).to_contain_text("Taken back")

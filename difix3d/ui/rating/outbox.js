@@ -30,13 +30,17 @@ function makeOutbox() {
     return key;
   }
   async function send() {
-    for (const entry of entries()) {
+    const answered = new Set(); // in case one cannot be removed from the storage
+    const next = () => entries().find((entry) => !answered.has(entry.key));
+    // Looked up anew each time: votes come while others are being sent.
+    for (let entry = next(); entry; entry = next()) {
       inFlight = entry.key;
       tried.add(entry.key);
       const answer = await postTo("vote", entry.vote, entry.visitor);
       inFlight = "";
       troubled = null;
       if (answer.ok) {
+        answered.add(entry.key);
         drop(entry.key);
         wait = 0;
         hooks.stored(entry.key);
@@ -47,6 +51,7 @@ function makeOutbox() {
         hooks.waiting(answer.error, answer.kind);
         return false;
       } else {
+        answered.add(entry.key);
         drop(entry.key);
         hooks.refused(entry.key, answer.error);
       }

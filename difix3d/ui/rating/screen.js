@@ -7,6 +7,7 @@ const AHEAD = 2;
 
 let who = { visitor: "", scene: "" }, tally = { done: 0, left: 0, undoable: false, empty: "" };
 let current = null, ahead = [], past = [], loading = false, undoing = false, undoToken = "";
+const broken = []; // tickets of pairs whose pictures cannot be shown
 let shownAt = 0, hiddenMs = 0, hiddenAt = 0, voted = 0, note = "", trouble = "";
 
 const everywhere = () => $("[data-scope]").value === "all";
@@ -91,12 +92,12 @@ async function refill() {
   if (want <= 0) { advance(); return; }
   loading = true;
   const asked = `${who.scene}|${everywhere()}`;
-  const held = [...waiting().map((entry) => entry.vote.ticket), ...[current, ...ahead].filter(Boolean).map((pair) => pair.ticket)];
+  const held = [...waiting().map((entry) => entry.vote.ticket), ...[current, ...ahead].filter(Boolean).map((pair) => pair.ticket), ...broken];
   const others = heldElsewhere();
   const ask = (tickets) => post("next", { scene: who.scene, everywhere: everywhere(), held: tickets, want });
   let answer = await ask([...held, ...others]);
   // Rather a pair that another tab shows than none: the last pairs of a scene.
-  if (answer.ok && others.length && !held.length && !answer.pairs.length) answer = await ask(held);
+  if (answer.ok && others.length && !current && !ahead.length && !answer.pairs.length) answer = await ask(held);
   loading = false;
   if (asked !== `${who.scene}|${everywhere()}`) { refill(); return; }
   if (!answer.ok) {
@@ -151,6 +152,7 @@ async function show(pair, kept = draftOf(pair)) {
       draw();
       return;
     }
+    broken.push(pair.ticket);
     forget();
     say("A picture of that pair is no longer there. Here is another pair.");
     setTimeout(refill, 500);
@@ -265,7 +267,7 @@ function draw() {
   $(".dx-count-bar").hidden = !(done || left);
   $(".dx-count-bar i").style.width = `${(100 * done) / Math.max(1, done + left)}%`;
   const kept = waits ? `${waits} vote${waits > 1 ? "s" : ""} kept in this browser, sent again by itself. ` : "";
-  $(".dx-said").textContent = trouble && waits ? `${trouble} ${kept}` : note;
+  $(".dx-said").textContent = trouble ? `${trouble} ${kept}` : note;
   root.classList.toggle("dx-troubled", Boolean(trouble));
   for (const button of root.querySelectorAll("[data-undo]")) button.disabled = undoing || !(tally.undoable || waits);
   for (const button of root.querySelectorAll("[data-choice]")) button.disabled = !asking || !shownAt || undoing;
@@ -395,7 +397,7 @@ function opened() {
     past = [];
     tally = { done: 0, left: 0, undoable: false, empty: "" };
   }
-  if (who.visitor !== before.visitor) people.read().then(() => outbox.flush()).then(refill);
+  if (who.visitor && who.visitor !== before.visitor) people.read().then(() => outbox.flush()).then(refill);
   else refill();
   draw();
 }
