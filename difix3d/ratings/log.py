@@ -299,8 +299,8 @@ def _stored(
 ) -> StoredRating:
     (on_a, marks_a), (on_b, marks_b) = (judgements.get((row.id, side), (Judgement(), False)) for side in "ab")
     rating = Rating(
-        candidate_a=_candidate(a),
-        candidate_b=_candidate(b),
+        candidate_a=candidate_of(a),
+        candidate_b=candidate_of(b),
         choice=row.choice or "",
         left_is=row.left_is or "",
         rater=rater.key,
@@ -329,7 +329,7 @@ def _stored(
     )
 
 
-def _candidate(row: CandidateRow) -> Candidate:
+def candidate_of(row: CandidateRow) -> Candidate:
     return Candidate(
         scene_id=row.scene_id,
         trajectory=row.trajectory,

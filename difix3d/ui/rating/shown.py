@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from difix3d.errors import Difix3DError, SceneError
 from difix3d.ratings.candidates import candidates_of
 from difix3d.ratings.identity import candidate_key
-from difix3d.ratings.log import stands
+from difix3d.ratings.log import candidate_of, stands
 from difix3d.ratings.pictures import find_picture
 from difix3d.ratings.sampling import PairToRate
 from difix3d.ratings.schema import RATE, CandidateRow, ItemRow, RaterRow, RatingRow
@@ -79,7 +79,7 @@ class Shown:
             rows = session.get(CandidateRow, ticket.a), session.get(CandidateRow, ticket.b)
         if rows[0] is None or rows[1] is None:
             raise PictureGoneError("This pair is no longer known here, so this vote was not counted.")
-        return PairToRate(_candidate(rows[0]), _candidate(rows[1]), ticket.left_is, ticket.token)
+        return PairToRate(candidate_of(rows[0]), candidate_of(rows[1]), ticket.left_is, ticket.token)
 
     def sizes(self, pair: PairToRate) -> tuple[tuple[int, int], ...]:
         """(width, height) of the left and of the right picture. PictureGoneError unless both have the pixels they
@@ -137,18 +137,3 @@ def references_of(scene: Scene, pair: PairToRate) -> list[str]:
 
 def _file(scene: Scene, candidate: Candidate) -> Path:
     return scene.inside(candidate.image_path)
-
-
-def _candidate(row: CandidateRow) -> Candidate:
-    return Candidate(
-        scene_id=row.scene_id,
-        trajectory=row.trajectory,
-        frame_index=row.frame_index,
-        fixer=row.fixer,
-        image_path=row.image_path,
-        sha256=row.image_sha256,
-        references=tuple(row.references),
-        timestep=row.timestep,
-        seed=row.seed,
-        extra=row.extra,
-    )
