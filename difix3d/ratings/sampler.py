@@ -176,6 +176,17 @@ class Sampler:
             still = sum(item not in judged and self._standing.votes[item] < self.target_votes for item in here)
             return RatingProgress(done, done + still)
 
+    def checks_answered(self, rater: str, scenes: Sequence[Scene]) -> int:
+        """Gold and repeats of these scenes with an answer of this rater that stands."""
+        with self._lock:
+            offers = self.catalogue.look(scenes)
+            self._standing.refresh()
+            gold, repeats = self._standing.judged(rater, GOLD), self._standing.judged(rater, REPEAT)
+            return sum(
+                sum(item in offer.gold for item in gold) + sum(item in offer.to_rate for item in repeats)
+                for offer in offers
+            )
+
     # All below: with the lock held
 
     def _resumed(self, rater: str, offers: Sequence[SceneQuestions], held: Collection[str]) -> _Given | None:

@@ -13,9 +13,11 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy import select
 from starlette.requests import Request
 
 from difix3d.errors import RatingError
+from difix3d.ratings.schema import ConsentRow, RaterRow
 from difix3d.ratings.store import RatingStore
 from difix3d.ui.studio import Studio
 
@@ -79,9 +81,14 @@ def described(store: RatingStore, studio: Studio, who: Who) -> dict[str, Any]:
 
 
 def has_agreed(store: RatingStore, rater: str) -> bool:
-    person = store.person(rater)
-    asked = (CONSENT_VERSION, LICENCE)
-    return person is not None and any((each.version, each.licence) == asked for each in person.consents)
+    """To this version. One light query: every vote asks."""
+    query = (
+        select(ConsentRow.number)
+        .join(RaterRow, RaterRow.number == ConsentRow.rater_number)
+        .where(RaterRow.key == rater, ConsentRow.version == CONSENT_VERSION, ConsentRow.licence == LICENCE)
+    )
+    with store.engine.connect() as connection:
+        return connection.scalar(query.limit(1)) is not None
 
 
 def agree(store: RatingStore, rater: str, body: dict[str, Any]) -> None:

@@ -36,7 +36,7 @@ from difix3d.scene import Scene
 from difix3d.ui.rating.limits import Buckets
 from difix3d.ui.rating.people import Who, agree, described, has_agreed, who_asks
 from difix3d.ui.rating.said import rating_of
-from difix3d.ui.rating.shown import PictureGoneError, Shown, checks_answered, offers_pairs
+from difix3d.ui.rating.shown import PictureGoneError, Shown, offers_pairs
 from difix3d.ui.rating.ticket import Ticket, unseal
 from difix3d.ui.scene import NO_SCENE
 from difix3d.ui.studio import Studio, owner_key
@@ -95,7 +95,7 @@ class Ratings:
             held.append(pair.token)
         progress = self.sampler.progress(rater, scenes, own)
         # Checks count like all other votes: a count that stood still would tell which pair was one.
-        checks = checks_answered(self.studio.store, rater, [scene.id for scene in scenes])
+        checks = self.sampler.checks_answered(rater, scenes)
         done = progress.judged + checks
         return {
             "pairs": pairs,

@@ -10,17 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from difix3d.errors import Difix3DError, SceneError
 from difix3d.ratings.candidates import candidates_of
 from difix3d.ratings.identity import candidate_key
-from difix3d.ratings.log import candidate_of, stands
+from difix3d.ratings.log import candidate_of
 from difix3d.ratings.pictures import find_picture
 from difix3d.ratings.sampling import PairToRate
-from difix3d.ratings.schema import RATE, CandidateRow, ItemRow, RaterRow, RatingRow
-from difix3d.ratings.store import RatingStore
+from difix3d.ratings.schema import CandidateRow
 from difix3d.scene import Scene
 from difix3d.types import Candidate
 from difix3d.ui.fix import thumbnail_of
@@ -97,19 +95,6 @@ class Shown:
             )
         with Image.open(path) as opened:
             return opened.size
-
-
-def checks_answered(store: RatingStore, rater: str, scene_ids: list[str]) -> int:
-    """Votes of a rater that stand and were asked to check on them: gold and repeats."""
-    query = (
-        select(func.count())
-        .select_from(RatingRow)
-        .join(RaterRow, RaterRow.number == RatingRow.rater_number)
-        .join(ItemRow, ItemRow.id == RatingRow.item_id)
-        .where(RaterRow.key == rater, ItemRow.scene_id.in_(scene_ids), RatingRow.purpose != RATE, stands())
-    )
-    with Session(store.engine) as session:
-        return session.scalar(query) or 0
 
 
 def offers_pairs(scene: Scene) -> bool:
