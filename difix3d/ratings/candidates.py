@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import time
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -18,16 +20,48 @@ FrameKey = tuple[str, int]
 Frames = Mapping[FrameKey, Sequence[Candidate]]
 
 RENDER = "render"
+_READ: dict[Path, tuple[tuple[tuple[str, int], ...], dict[FrameKey, list[Candidate]]]] = {}
+_SCENES_READ = 200
+_TICK_NS = 100_000_000
 _FRAME_NAME = re.compile(r"(\d{5,})\.png")
 
 
 def candidates_of(scene: Scene) -> dict[FrameKey, list[Candidate]]:
-    """The candidates of each rendered frame, the raw render first, then the fixes by folder name.
+    """The candidates of each rendered frame, the raw render first, then the fixes by folder name. Quick where nothing
+    changed since it was asked last.
 
     Reads renders/TRAJECTORY/*.png and fixed/TRAJECTORY/LABEL/candidates.json. Fixes whose frame or file is gone
     are left out, and those of a render that has been made anew since. SceneError for a candidates.json that cannot
     be read.
     """
+    stamp = folders_stamp(scene)
+    known = _READ.get(scene.root)
+    if known is None or known[0] != stamp:
+        known = (stamp, _read(scene))
+        # A folder's time has ticks of milliseconds: of one that was written just now a later change might not show.
+        if time.time_ns() - max((each[1] for each in stamp), default=0) > _TICK_NS:
+            _READ[scene.root] = known
+            while len(_READ) > _SCENES_READ:
+                _READ.pop(next(iter(_READ)), None)
+    return {frame: list(candidates) for frame, candidates in known[1].items()}
+
+
+def folders_stamp(scene: Scene) -> tuple[tuple[str, int], ...]:
+    """Changes when a render or a fix is made, made anew, or deleted: (path, time of its last change) of each folder and
+    listing."""
+    places = [
+        *scene.root.glob("renders/[!.]*"),
+        *scene.root.glob("fixed/[!.]*/[!.]*"),
+        *scene.root.glob("fixed/[!.]*/[!.]*/candidates.json"),
+    ]
+    stamp = []
+    for place in places:
+        with contextlib.suppress(FileNotFoundError):  # replaced while we looked
+            stamp.append((str(place), place.stat().st_mtime_ns))
+    return tuple(sorted(stamp))
+
+
+def _read(scene: Scene) -> dict[FrameKey, list[Candidate]]:
     frames: dict[FrameKey, list[Candidate]] = {}
     for path in sorted(scene.root.glob("renders/[!.]*/*.png")):
         if match := _FRAME_NAME.fullmatch(path.name):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from difix3d.errors import Difix3DError
 from difix3d.ratings.arms import Arm, arm_of
-from difix3d.ratings.candidates import candidates_of
+from difix3d.ratings.candidates import candidates_of, folders_stamp
 from difix3d.ratings.gold import GoldPair, make_gold, read_gold
 from difix3d.ratings.identity import item_key
 from difix3d.ratings.sampling import questions_of
@@ -93,7 +93,7 @@ class Catalogue:
         if time.monotonic() - known.looked_at < LOOK_EVERY_S:
             return known
         known.looked_at = time.monotonic()
-        stamp = _stamp(scene)
+        stamp = folders_stamp(scene)
         if stamp != known.stamp:
             known.stamp = stamp
             try:
@@ -128,9 +128,3 @@ def _gold_questions(pairs: Iterable[GoldPair]) -> dict[str, Question]:
         item = item_key(pair.a, pair.b)
         made[item] = Question(item, pair.a, pair.b, (arm_of(pair.a), arm_of(pair.b)), pair)
     return made
-
-
-def _stamp(scene: Scene) -> object:
-    """Changes when a render or a fix is made, made anew, or deleted: a folder's time is of its last such change."""
-    folders = [*scene.root.glob("renders/[!.]*"), *scene.root.glob("fixed/[!.]*/[!.]*")]
-    return tuple(sorted((str(folder), folder.stat().st_mtime_ns) for folder in folders))
