@@ -132,7 +132,8 @@ class RatingStore:
                     return change(session)
             except DBAPIError as error:
                 if not _may_pass(error) or time.monotonic() + pause_s > deadline:
-                    raise RatingError(f"The rating could not be saved: {error.orig}. Try again.") from error
+                    reason = " ".join(str(error.orig).split())
+                    raise RatingError(f"The rating could not be saved: {reason}. Try again.") from error
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, 1.0)
 

@@ -20,8 +20,8 @@ from difix3d.errors import RatingError
 from difix3d.formats.image import write_rgb
 from difix3d.ratings.candidates import candidates_of
 from difix3d.ratings.identity import item_key
-from difix3d.ratings.leases import Leases
-from difix3d.ratings.sampler import Sampler, _purpose
+from difix3d.ratings.leases import LEASE_S, Leases
+from difix3d.ratings.sampler import TARGET_VOTES, Sampler, _purpose
 from difix3d.ratings.sampling import PairToRate, questions_of
 from difix3d.ratings.schema import GOLD, RATE, REPEAT, AssignmentRow, ItemRow, now
 from difix3d.ratings.store import RatingStore
@@ -305,3 +305,9 @@ def test_a_vote_of_who_withdrew_is_asked_of_others_again(make, scenes, store) ->
     assert sampler.next("bob", scenes[:1]) is None
     store.withdraw("ann")
     assert sampler.next("bob", scenes[:1]) is not None
+
+
+def test_the_readme_quotes_what_is_so() -> None:
+    words = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    assert (TARGET_VOTES, LEASE_S) == (5, 600.0) and "until each has\nfive votes" in words
+    assert "after ten minutes" in words and "About one in ten has a known answer" in words
