@@ -6,15 +6,15 @@ Whether they did is looked up at most every few seconds. Gold is made by a threa
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 import time
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from difix3d.errors import Difix3DError
 from difix3d.ratings.arms import Arm, arm_of
-from difix3d.ratings.candidates import candidates_of, folders_stamp
+from difix3d.ratings.candidates import Frames, candidates_of, folders_stamp
 from difix3d.ratings.gold import GoldPair, make_gold, read_gold
 from difix3d.ratings.identity import item_key
 from difix3d.ratings.sampling import questions_of
@@ -66,13 +66,12 @@ class Catalogue:
         self._scenes: dict[str, SceneQuestions] = {}
         self._lock = threading.Lock()
         self._closed = threading.Event()
-        self._maker = ThreadPoolExecutor(1, thread_name_prefix="gold") if make else None
+        self._to_make: queue.Queue[tuple[Scene, Frames, SceneQuestions]] | None = queue.Queue() if make else None
+        self._maker: threading.Thread | None = None
 
     def close(self) -> None:
         """Stop making gold; what was made stays."""
         self._closed.set()
-        if self._maker:
-            self._maker.shutdown(cancel_futures=True)
 
     def look(self, scenes: Iterable[Scene]) -> list[SceneQuestions]:
         """What these scenes offer now."""
@@ -106,20 +105,30 @@ class Catalogue:
             }
             known.shelves = None
             known.gold = _gold_questions(read_gold(scene)) if known.to_rate else {}
-            if self._maker and known.to_rate and not self._closed.is_set():
-                self._maker.submit(self._make_gold, scene, frames, known)
+            if self._to_make is not None and known.to_rate:
+                self._to_make.put((scene, frames, known))
+                if self._maker is None:
+                    # It may die with the program: every file of gold is whole or not there.
+                    self._maker = threading.Thread(target=self._make_gold, name="gold", daemon=True)
+                    self._maker.start()
         return known
 
-    def _make_gold(self, scene: Scene, frames: dict, known: SceneQuestions) -> None:
-        try:
-            known.gold = _gold_questions(make_gold(scene, frames, stop=self._closed.is_set))
-        except Exception:  # a thread of a pool would keep it to itself
-            log.exception("no gold could be made for scene %s", scene.id)
+    def _make_gold(self) -> None:
+        assert self._to_make is not None
+        while True:
+            scene, frames, known = self._to_make.get()
+            try:
+                if not self._closed.is_set():
+                    known.gold = _gold_questions(make_gold(scene, frames, stop=self._closed.is_set))
+            except Exception:  # nobody waits for this thread to tell
+                log.exception("no gold could be made for scene %s", scene.id)
+            finally:
+                self._to_make.task_done()
 
     def wait_for_gold(self) -> None:
         """Until all that was asked for is made: for tests and scripts."""
-        if self._maker:
-            self._maker.submit(lambda: None).result()
+        if self._to_make is not None:
+            self._to_make.join()
 
 
 def _gold_questions(pairs: Iterable[GoldPair]) -> dict[str, Question]:

@@ -5,7 +5,7 @@ difix.json              {"train" | "test": {id: {image, target_image, ref_image,
 difix_no_ref.json       the same for pairs without a reference: mixing both breaks batches
 provenance.json         id -> where the pair is from
 preferences.parquet     see export_preferences.py
-ratings.jsonl           one line per vote, changed and undone ones too
+ratings.jsonl           one line per vote, changed and undone ones too, and those on gold and repeats ("purpose")
 README.md               dataset card
 export.json             what this export holds; marks the folder as one that a later export may replace
 """
@@ -28,8 +28,9 @@ from difix3d.ratings.export_pictures import ExportedPictures
 from difix3d.ratings.export_preferences import PictureGone, PreferencesWriter
 from difix3d.ratings.export_scenes import Licences, find_scenes, split_scenes
 from difix3d.ratings.log import StoredRating
-from difix3d.ratings.schema import now
+from difix3d.ratings.schema import GOLD, RATE, REPEAT, now
 from difix3d.ratings.store import RatingStore
+from difix3d.types import Judgement
 
 MARK = "export.json"
 _STAGE = "export"
@@ -105,7 +106,8 @@ class Export:
         votes_on_frame: dict[tuple[str, str, int], int] = {}
         for vote in self.store.stream(self.only, up_to=last):
             a, b = vote.rating.candidate_a, vote.rating.candidate_b
-            tallies.setdefault(vote.item_id, Tally(a, b)).add(vote.rating)
+            if not vote.own_upload:  # nobody alone approves what is made of their own photos
+                tallies.setdefault(vote.item_id, Tally(a, b)).add(vote.rating)
             frame = (a.scene_id, a.trajectory, a.frame_index)
             votes_on_frame[frame] = votes_on_frame.get(frame, 0) + 1
         return tallies, votes_on_frame
@@ -150,12 +152,15 @@ class Export:
             (folder / "ratings.jsonl").open("w") as log,
             PreferencesWriter(folder / "preferences.parquet", self.scenes) as writer,
         ):
-            for vote in self.store.stream(self.only, include_superseded=True, up_to=last):
+            everything = self.store.stream(
+                self.only, include_superseded=True, up_to=last, purposes=(RATE, GOLD, REPEAT), marks=False
+            )
+            for vote in everything:
                 a, b = vote.rating.candidate_a, vote.rating.candidate_b
                 split = splits.get(a.scene_id, "train")
                 log.write(json.dumps({**_raw(vote), "split": split}, default=str) + "\n")
                 lines += 1
-                if vote.superseded_by:
+                if vote.superseded_by or vote.purpose != RATE:
                     continue
                 licence = " · ".join(dict.fromkeys(licences.of(c.scene_id, c.fixer, c.extra) for c in (a, b)))
                 on_frame = votes_on_frame[a.scene_id, a.trajectory, a.frame_index]
@@ -197,9 +202,22 @@ def _raw(vote: StoredRating) -> dict[str, Any]:
         "shown_at": vote.shown_at.isoformat(),
         "created_at": vote.created_at.isoformat(),
         "ui_version": vote.ui_version,
+        "purpose": vote.purpose,
+        "expected": vote.expected,
+        "late": vote.late,
+        "own_upload": vote.own_upload,
+        "comment": rating.comment,
+        "on_a": _said(rating.on_a, "a" in vote.has_marks),
+        "on_b": _said(rating.on_b, "b" in vote.has_marks),
         "superseded": bool(vote.superseded_by),
         "superseded_by": vote.superseded_by or None,
         "superseded_as": vote.superseded_as or None,
         "candidate_a": asdict(rating.candidate_a),
         "candidate_b": asdict(rating.candidate_b),
     }
+
+
+def _said(judgement: Judgement, marked: bool) -> dict[str, Any]:
+    """tags, artifact_removal, faithfulness, and whether regions are marked."""
+    scores = {"artifact_removal": judgement.artifact_removal, "faithfulness": judgement.faithfulness}
+    return {"tags": list(judgement.tags), **scores, "marked": marked}

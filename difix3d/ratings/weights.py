@@ -32,6 +32,8 @@ def frame_weights(store: RatingStore, frames: Iterable[Frames]) -> list[dict[str
     said: dict[str, Counter[str]] = defaultdict(Counter)
     outcomes: Counter[tuple[Arm, Arm, str]] = Counter()
     for vote in store.stream(marks=False):
+        if vote.own_upload:
+            continue  # nobody is the only judge of their own upload
         said[vote.item_id][vote.rating.choice] += 1
         outcomes[arm_of(vote.rating.candidate_a), arm_of(vote.rating.candidate_b), vote.rating.choice] += 1
     over_render = _over_render(outcomes)
