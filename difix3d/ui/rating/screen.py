@@ -8,8 +8,9 @@ from pathlib import Path
 from difix3d.types import SCORES
 
 _HERE = Path(__file__).resolve().parent
-_SCRIPTS = ("post", "outbox", "stage", "brush", "details", "people", "screen")
-"""In the order in which they use one another; together they are the body of one function."""
+_PARTS = ("post", "outbox", "stage", "brush", "details", "people")
+_SCRIPTS = (*_PARTS, "screen", "notes", "look", "draw", "keys", "start")
+"""Together they are the body of one function: parts that are made by calling them, then the screen made of these."""
 
 TAGS = {
     "floaters": ("Floaters", "Smudges hang in the air, before things or beside them."),
