@@ -31,9 +31,10 @@ STEPS = 1500
 
 @dataclass(frozen=True)
 class FittedScene:
-    """name; photos at WIDTH x HEIGHT; splats by how many were asked for."""
+    """name; photos at WIDTH x HEIGHT, which were fitted; splats by how many were asked for."""
 
     name: str
+    reconstruction: Reconstruction
     photos: tuple[Photo, ...]
     splats: dict[int, Splats]
 
@@ -42,12 +43,18 @@ def fitted_scene(folder: Path | None, counts: Iterable[int]) -> FittedScene:
     """The scene in `folder` (None: the bundled courtyard with its true cameras), fitted once for each count."""
     scene = Scene(folder) if folder else _courtyard()
     reconstruction = read_reconstruction(scene.sparse_dir, scene.images_dir)
-    photos = tuple(
-        Photo(view.name, view.camera.sized(WIDTH, HEIGHT), read_rgb(view.image_path, (WIDTH, HEIGHT)))
+    photos = photos_at(reconstruction, WIDTH, HEIGHT)
+    splats = {count: _fitted(scene.id, photos, reconstruction, count) for count in counts}
+    return FittedScene(scene.id, reconstruction, photos, splats)
+
+
+def photos_at(reconstruction: Reconstruction, width: int, height: int) -> tuple[Photo, ...]:
+    """Every photo and its camera at this size."""
+    return tuple(
+        Photo(view.name, view.camera.sized(width, height), read_rgb(view.image_path, (width, height)))
         for view in reconstruction.views
         if view.image_path is not None
     )
-    return FittedScene(scene.id, photos, {count: _fitted(scene.id, photos, reconstruction, count) for count in counts})
 
 
 def _courtyard() -> Scene:

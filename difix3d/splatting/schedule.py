@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Sequence
 
-HALF_RESOLUTION_UNTIL = 0.3
+_HALF_RESOLUTION_UNTIL, _HALF_RESOLUTION_STEPS = 0.3, 800
 REFINE_FROM, REFINE_UNTIL, REFINE_EVERY = 0.04, 0.8, 0.025
 REFINE_EVERY_STEPS = 20
 """At least so many steps between two rounds, so that gradients are averages over several photos."""
@@ -68,6 +68,12 @@ def learning_rates(fraction: float, steps: int) -> tuple[float, float]:
     factor = learning_rate_factor(steps / fraction if fraction > _EARLY else _REFERENCE_STEPS)
     fade = 0.5 + 0.5 * math.cos(math.pi * fraction)
     return factor * (0.1 + 0.9 * fade), factor * 0.01**fraction
+
+
+def at_half_resolution(fraction: float, steps: int) -> bool:
+    """Whether photos are still fitted at half their size: for the first 30 %, and not for more than 800 steps, by when
+    it has done what it can. Few photos are known by heart soon after, so the best state must not come before."""
+    return fraction < _HALF_RESOLUTION_UNTIL and steps < _HALF_RESOLUTION_STEPS
 
 
 def sh_degree(fraction: float, most: int) -> int:

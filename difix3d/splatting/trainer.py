@@ -154,7 +154,8 @@ class Trainer:
                 continue
             if self.heldout:
                 value, loss = yield from self._scored(seconds, fraction, float(losses[-1]))
-                if fraction >= schedule.HALF_RESOLUTION_UNTIL and (self._best is None or loss < self._best.loss):
+                at_full_size = not schedule.at_half_resolution(fraction, self._steps)
+                if at_full_size and (self._best is None or loss < self._best.loss):
                     self._best = _Best(loss, value, seconds, self._parameters.copy())
                 curve.append((fraction, value))
             else:
@@ -215,7 +216,7 @@ class Trainer:
 
     def _step(self, fraction: float) -> Tensor:
         """One photo, forward, backward, Adam."""
-        photos = self._half if fraction < schedule.HALF_RESOLUTION_UNTIL else self._full
+        photos = self._half if schedule.at_half_resolution(fraction, self._steps) else self._full
         if not self._queue:
             self._queue = self._photo_order.permutation(len(photos)).tolist()
         index = self._queue.pop()
