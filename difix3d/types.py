@@ -257,7 +257,8 @@ class Rating:
 class TrainingPair:
     """One row of Difix's training JSON: paths of a degraded image, its true target and its references.
 
-    weight: how much its loss counts, 1 as a rule.
+    weight: how much its loss counts, 1 as a rule. worse_image: of a comparison, the fix to which raters preferred
+    target_image; mask_image: where they marked it as bad, not black there, None where they marked nothing.
     """
 
     image: Path
@@ -265,4 +266,6 @@ class TrainingPair:
     references: tuple[Path, ...] = ()
     prompt: str = "remove degradation"
     weight: float = 1.0
+    worse_image: Path | None = None
+    mask_image: Path | None = None
     provenance: dict[str, Any] = field(default_factory=dict)

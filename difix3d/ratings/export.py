@@ -3,6 +3,7 @@
 images/SHA256.png       every picture once, lossless
 difix.json              {"train" | "test": {id: {image, target_image, ref_image, prompt}}}
 difix_no_ref.json       the same for pairs without a reference: mixing both breaks batches
+comparisons.json        {"train" | "test": {id: {image, target_image, worse_image, weight, ...}}}: what raters preferred
 provenance.json         id -> where the pair is from
 preferences.parquet     see export_preferences.py
 ratings.jsonl           one line per vote, changed and undone ones too, and those on gold and repeats ("purpose")
@@ -23,6 +24,7 @@ from difix3d.atomic import replacing_folder, write_json
 from difix3d.errors import ConfigError, RatingError
 from difix3d.events import Event, Progress, Warned
 from difix3d.ratings.export_card import CardFacts, card
+from difix3d.ratings.export_comparisons import comparison_rows
 from difix3d.ratings.export_pairs import PairRow, Tally, approved_rows, heldout_rows
 from difix3d.ratings.export_pictures import ExportedPictures
 from difix3d.ratings.export_preferences import PictureGone, PreferencesWriter
@@ -73,6 +75,7 @@ class Export:
                     rows.append((scene.id, row))
                     yield Progress(_STAGE, f"held-out photos of {scene.id}", number, len(scenes), "scenes")
                 yield from self._new_warnings()
+            compared = list(comparison_rows(self.scenes, tallies.values(), self.min_votes, pictures, self._warn))
             for row in approved_rows(self.scenes, tallies.values(), self.min_votes, pictures, self._warn):
                 rows.append((row.provenance["scene_id"], row))
             yield from self._new_warnings()
@@ -88,7 +91,7 @@ class Export:
                 self._warn(f"One scene only ({next(iter(splits))}): all of it is in train, and there is no test split")
             if not votes_on_frame:
                 self._warn("No votes yet: the export holds pairs with true photos only")
-            self._write_pairs(folder, rows, splits, licences)
+            self._write_pairs(folder, rows, compared, splits, licences)
             yield from self._new_warnings()
             yield from self._write_votes(folder, last, splits, licences, votes_on_frame)
             yield from self._new_warnings()
@@ -113,7 +116,12 @@ class Export:
         return tallies, votes_on_frame
 
     def _write_pairs(
-        self, folder: Path, rows: list[tuple[str, PairRow]], splits: dict[str, str], licences: Licences
+        self,
+        folder: Path,
+        rows: list[tuple[str, PairRow]],
+        compared: list[PairRow],
+        splits: dict[str, str],
+        licences: Licences,
     ) -> None:
         files: dict[bool, dict[str, dict[str, Any]]] = {
             with_ref: {"train": {}, "test": {}} for with_ref in (True, False)
@@ -124,6 +132,15 @@ class Export:
             files[row.has_reference][split][row.id] = {**row.files, "prompt": row.prompt}
             licence = licences.of(scene_id, row.provenance.get("fixer"), row.provenance.get("settings", {}))
             provenance[row.id] = {**row.provenance, "split": split, "license": licence}
+        comparisons: dict[str, dict[str, dict[str, Any]]] = {"train": {}, "test": {}}
+        for row in compared:
+            facts = row.provenance
+            split = splits[facts["scene_id"]]
+            comparisons[split][row.id] = {**row.files, "prompt": row.prompt, "weight": row.weight}
+            both = ((facts["fixer"], facts["settings"]), (facts["worse_fixer"], facts["worse_settings"]))
+            licence = " · ".join(dict.fromkeys(licences.of(facts["scene_id"], *one) for one in both))
+            provenance[row.id] = {**facts, "split": split, "license": licence}
+        write_json(folder / "comparisons.json", comparisons)
         write_json(folder / "difix.json", files[True])
         write_json(folder / "difix_no_ref.json", files[False])
         write_json(folder / "provenance.json", provenance)
@@ -135,6 +152,7 @@ class Export:
             "without_reference": sum(len(split) for split in files[False].values()),
             "photos": kinds.count("photo"),
             "approved": kinds.count("approved_fix"),
+            "comparisons": len(compared),
         }
 
     def _write_votes(

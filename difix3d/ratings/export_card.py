@@ -66,8 +66,10 @@ def _body(facts: CardFacts) -> list[str]:
         f"| `difix.json` | {figures['train']} train, {figures['test']} test | image, target_image, ref_image, prompt "
         "(Difix's training format; paths are relative to this folder) |",
         f"| `difix_no_ref.json` | {figures['without_reference']} | pairs that have no reference photo |",
-        f"| `provenance.json` | {figures['pairs']} | where each pair is from: `photo` is a true photo at a "
-        "held-out camera, `approved_fix` a fix that most raters preferred to the raw render |",
+        f"| `comparisons.json` | {figures['comparisons']} | of two pictures of a frame the one that raters preferred "
+        "(target_image), the other (worse_image), and where it was marked as bad (mask_image) |",
+        f"| `provenance.json` | {figures['pairs'] + figures['comparisons']} | where each row is from: `photo` is "
+        "a true photo at a held-out camera, `approved_fix` a fix that most raters preferred to the raw render |",
         f"| `preferences.parquet` | {figures['preferences']} | one vote each, in Pick-a-Pic's columns; "
         "`load_dataset` shows the pictures |",
         f"| `ratings.jsonl` | {figures['ratings']} | the raw log, changed and undone votes too |",

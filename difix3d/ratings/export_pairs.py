@@ -31,12 +31,14 @@ Warn = Callable[[str], None]
 
 @dataclass(frozen=True)
 class PairRow:
-    """One row of difix.json. files: image, target_image and, where there is one, ref_image, relative to the export."""
+    """One row of difix.json or comparisons.json. files: image, target_image and, where there are, ref_image,
+    worse_image and mask_image, relative to the export; weight: None for 1."""
 
     id: str
     files: dict[str, str]
     provenance: dict[str, Any]
     prompt: str = PROMPT
+    weight: float | None = None
 
     @property
     def has_reference(self) -> bool:
@@ -45,15 +47,19 @@ class PairRow:
 
 @dataclass
 class Tally:
-    """Votes that count on one item, skips apart."""
+    """Votes that count on one item, skips apart. marks: where those who preferred the other side marked this one."""
 
     candidate_a: Candidate
     candidate_b: Candidate
     votes: dict[str, int] = field(default_factory=lambda: {"a": 0, "b": 0, "tie": 0, "both_bad": 0})
+    marks: dict[str, list[bytes]] = field(default_factory=lambda: {"a": [], "b": []})
 
     def add(self, rating: Rating) -> None:
         if rating.choice in self.votes:
             self.votes[rating.choice] += 1
+        for side, judgement, other in (("a", rating.on_a, "b"), ("b", rating.on_b, "a")):
+            if judgement.marks and rating.choice == other:
+                self.marks[side].append(judgement.marks)
 
     def approval(self) -> Approval | None:
         """The votes as a fix against the raw render; None for a pair of two fixes."""

@@ -43,12 +43,16 @@ class ExportedPictures:
         if key not in self._photos:
             buffer = io.BytesIO()
             Image.fromarray(read_rgb(path, size)).save(buffer, "PNG")
-            target = self.folder / f"{hashlib.sha256(buffer.getbuffer()).hexdigest()}.png"
-            if not target.exists():
-                target.write_bytes(buffer.getbuffer())
-                self._count(target)
-            self._photos[key] = f"{FOLDER}/{target.name}"
+            self._photos[key] = self.written(buffer.getvalue())
         return self._photos[key]
+
+    def written(self, png: bytes) -> str:
+        """A picture that is an RGB PNG already."""
+        target = self.folder / f"{hashlib.sha256(png).hexdigest()}.png"
+        if not target.exists():
+            target.write_bytes(png)
+            self._count(target)
+        return f"{FOLDER}/{target.name}"
 
     def _count(self, target: Path) -> None:
         self.count += 1

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, cast
 
 from sqlalchemy import ColumnElement, Connection, Table, and_, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
 
 from difix3d.errors import RatingError
@@ -221,37 +222,43 @@ def ensure_item(
     for candidate, key in zip((a, b), keys):
         _ensure_candidate(connection, candidate, key, sizes.get(candidate.sha256))
     values = {"id": item_id, "kind": kind, "scene_id": a.scene_id, "expected": expected}
-    connection.execute(insert(ITEMS).values(**values, candidate_a=keys[0], candidate_b=keys[1]))
+    _insert_unless_there(connection, ITEMS, **values, candidate_a=keys[0], candidate_b=keys[1])
     return expected
+
+
+def _insert_unless_there(connection: Connection, table: Table, **values: Any) -> None:
+    """A row, where another writer has not just written the same: its key says all that it holds."""
+    dialect = {"postgresql": postgresql, "sqlite": sqlite}[connection.dialect.name]
+    connection.execute(dialect.insert(table).values(**values).on_conflict_do_nothing())  # type: ignore[attr-defined]
 
 
 def _ensure_candidate(connection: Connection, candidate: Candidate, key: str, size: int | None) -> None:
     if connection.scalar(select(CANDIDATES.c.id).where(CANDIDATES.c.id == key)) is not None:
         return
     if connection.scalar(select(IMAGES.c.sha256).where(IMAGES.c.sha256 == candidate.sha256)) is None:
-        connection.execute(
-            insert(IMAGES).values(
-                sha256=candidate.sha256,
-                scene_id=candidate.scene_id,
-                role=candidate.fixer if candidate.fixer in ("render", "photo") else "fixed",
-                path=candidate.image_path,
-                size=size,
-            )
-        )
-    connection.execute(
-        insert(CANDIDATES).values(
-            id=key,
-            image_sha256=candidate.sha256,
+        _insert_unless_there(
+            connection,
+            IMAGES,
+            sha256=candidate.sha256,
             scene_id=candidate.scene_id,
-            trajectory=candidate.trajectory,
-            frame_index=candidate.frame_index,
-            fixer=candidate.fixer,
-            image_path=candidate.image_path,
-            reference_names=list(candidate.references),
-            timestep=candidate.timestep,
-            seed=candidate.seed,
-            extra=candidate.extra,
+            role=candidate.fixer if candidate.fixer in ("render", "photo") else "fixed",
+            path=candidate.image_path,
+            size=size,
         )
+    _insert_unless_there(
+        connection,
+        CANDIDATES,
+        id=key,
+        image_sha256=candidate.sha256,
+        scene_id=candidate.scene_id,
+        trajectory=candidate.trajectory,
+        frame_index=candidate.frame_index,
+        fixer=candidate.fixer,
+        image_path=candidate.image_path,
+        reference_names=list(candidate.references),
+        timestep=candidate.timestep,
+        seed=candidate.seed,
+        extra=candidate.extra,
     )
 
 

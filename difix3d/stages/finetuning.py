@@ -29,6 +29,7 @@ from difix3d.training.fingerprint import hash_of_pairs, hash_of_weights
 from difix3d.training.framing import Framing
 from difix3d.training.loop import LoopSettings, StepResult, Trainer
 from difix3d.training.pairs import find_json, read_pairs
+from difix3d.training.preference import PreferenceWeights
 from difix3d.training.processes import everywhere, on_main
 from difix3d.training.step import LossWeights
 from difix3d.training.validation import Validator
@@ -75,7 +76,11 @@ class Finetuning:
     def read_data(self) -> None:
         """Every row is looked at, before anything large is loaded."""
         self.source = find_json(Path(self.config.data))
-        self.pairs: dict[str, list[TrainingPair]] = everywhere(lambda: read_pairs(self.source, self.framing))
+        compares = self.config.preference_weight > 0
+        self.pairs: dict[str, list[TrainingPair]] = everywhere(
+            lambda: read_pairs(self.source, self.framing, comparisons=compares)
+        )
+        self.comparisons = sum(pair.worse_image is not None for pair in self.pairs["train"])
         self.dataset = PairsDataset(self.pairs["train"], self.framing, seed=self.config.seed)
 
     def fetch(self) -> Iterator[Event]:
@@ -93,6 +98,8 @@ class Finetuning:
         self.losses = tuple(name for name, weight in wanted.items() if weight)
         if not self.losses:
             raise ConfigError(f"No loss is left to train with. Give --l2-weight, or LPIPS: {how_to_get('vgg')}")
+        if self.comparisons:
+            self.losses = (*self.losses, "preference")
         data, start = on_main(
             self.accelerator, lambda: (hash_of_pairs(self.source, self.pairs), hash_of_weights(pipeline))
         )
@@ -116,7 +123,13 @@ class Finetuning:
             self.accelerator.init_trackers(state.RUNS)
 
     def warnings(self) -> Iterator[Warned]:
-        if self._perceives and self.losses == ("l2",):
+        if 0 < len(self.pairs["train"]) == self.comparisons:
+            yield Warned(
+                "finetune",
+                "There are comparisons and no pairs with a target: nothing holds the model to the truth. Export again "
+                "with renders at held-out photos (difix3d render --trajectory heldout).",
+            )
+        if self._perceives and "lpips" not in self.losses and "gram" not in self.losses:
             yield Warned(
                 "finetune",
                 f"LPIPS weights (vgg) are not here: training with L2 alone, which blurs. {how_to_get('vgg')}",
@@ -207,7 +220,8 @@ class Finetuning:
         tenth = max(1, len(losses) // 10)
         return {
             "steps": len(losses),
-            "pairs": len(self.pairs["train"]),
+            "pairs": len(self.pairs["train"]) - self.comparisons,
+            "comparisons": self.comparisons,
             "loss_first": sum(losses[:tenth]) / tenth,
             "loss_last": sum(losses[-tenth:]) / tenth,
             "validation": {
@@ -264,6 +278,9 @@ def _loop_settings(config: FinetuneConfig) -> LoopSettings:
         warmup_steps=config.warmup_steps,
         gradient_norm=config.gradient_norm,
         weights=LossWeights(config.l2_weight, config.lpips_weight, config.gram_weight, config.gram_warmup_steps),
+        preference=PreferenceWeights(
+            config.preference_weight, config.preference_beta, config.proximity_weight, config.lpips_weight
+        ),
         unet_rank=config.lora_rank,
         ema_decay=config.ema_decay,
         gradient_checkpointing=config.gradient_checkpointing,

@@ -31,6 +31,8 @@ class Draw(NamedTuple):
 class Batch:
     """pixels: [B, V, 3, H, W] in [-1, 1], degraded image and its references; target: the same with the clean image
     in place of the degraded one (a reference is its own target). prompts, numbers (see Draw): B of each; weights [B].
+
+    Of comparisons also worse [B, 3, H, W] in [-1, 1] and mask [B, 1, H, W] in [0, 1]. A batch is all one or the other.
     """
 
     pixels: Tensor
@@ -38,10 +40,13 @@ class Batch:
     prompts: tuple[str, ...]
     weights: Tensor
     numbers: tuple[int, ...]
+    worse: Tensor | None = None
+    mask: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         pixels, target, weights = (tensor.to(device) for tensor in (self.pixels, self.target, self.weights))
-        return Batch(pixels, target, self.prompts, weights, self.numbers)
+        worse, mask = (None if tensor is None else tensor.to(device) for tensor in (self.worse, self.mask))
+        return Batch(pixels, target, self.prompts, weights, self.numbers, worse, mask)
 
 
 class PairsDataset(Dataset):
@@ -54,6 +59,10 @@ class PairsDataset(Dataset):
 
     def __len__(self) -> int:
         return len(self.pairs)
+
+    def bucket(self, row: int) -> tuple[int, int, int, bool]:
+        """Rows of one batch have the same: the shape, and whether they are comparisons."""
+        return *self.shape(row), self.pairs[row].worse_image is not None
 
     def shape(self, row: int) -> tuple[int, int, int]:
         """(V, H, W) of the samples of this row, from the header of its image."""
@@ -70,8 +79,21 @@ class PairsDataset(Dataset):
         pixels = torch.stack([to_pixels(image, size), *references])
         target = torch.stack([to_pixels(open_picture(pair.target_image), size), *references])
         window = self._window(draw.number, *pixels.shape[-2:])
+        worse = mask = None
+        if pair.worse_image is not None:
+            worse = to_pixels(open_picture(pair.worse_image), size)[window][None]
+            mask = torch.ones_like(worse[:, :1])
+        if pair.mask_image is not None:
+            marked = to_pixels(open_picture(pair.mask_image), size)[window][None].amax(1, keepdim=True)
+            mask = (marked > 0).float()
         return Batch(
-            pixels[window][None], target[window][None], (pair.prompt,), torch.tensor([pair.weight]), (draw.number,)
+            pixels[window][None],
+            target[window][None],
+            (pair.prompt,),
+            torch.tensor([pair.weight]),
+            (draw.number,),
+            worse,
+            mask,
         )
 
     def _window(self, number: int, height: int, width: int) -> tuple:
@@ -86,12 +108,19 @@ class PairsDataset(Dataset):
 
 def collate(samples: Sequence[Batch]) -> Batch:
     """One batch of several samples of one shape."""
+
+    def joined(tensors: list[Tensor | None]) -> Tensor | None:
+        there = [tensor for tensor in tensors if tensor is not None]
+        return torch.cat(there) if there else None
+
     return Batch(
         torch.cat([sample.pixels for sample in samples]),
         torch.cat([sample.target for sample in samples]),
         tuple(prompt for sample in samples for prompt in sample.prompts),
         torch.cat([sample.weights for sample in samples]),
         tuple(number for sample in samples for number in sample.numbers),
+        joined([sample.worse for sample in samples]),
+        joined([sample.mask for sample in samples]),
     )
 
 

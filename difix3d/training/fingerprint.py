@@ -15,7 +15,10 @@ def hash_of_pairs(source: Path, pairs: Mapping[str, Sequence[TrainingPair]]) -> 
     total = hashlib.sha256(source.read_bytes())
     digests: dict[Path, bytes] = {}
     for pair in (pair for rows in pairs.values() for pair in rows):
-        for path in (pair.image, pair.target_image, *pair.references):
+        compared = [path for path in (pair.worse_image, pair.mask_image) if path is not None]
+        if compared:
+            total.update(f"{pair.weight} {pair.prompt}".encode())  # of a row that is not in `source`
+        for path in (pair.image, pair.target_image, *pair.references, *compared):
             if path not in digests:
                 with path.open("rb") as file:
                     digests[path] = hashlib.file_digest(file, "sha256").digest()

@@ -22,7 +22,8 @@ from difix3d.fixers.difix.pipeline import DifixPipeline
 from difix3d.losses import LPIPS
 from difix3d.training.dataset import Batch, PairsDataset, collate
 from difix3d.training.order import Share, step_draws
-from difix3d.training.step import LossWeights, supervised_loss
+from difix3d.training.preference import PreferenceWeights, preference_loss
+from difix3d.training.step import LossWeights, predict, supervised_loss
 from difix3d.training.trainable import checkpoint_activations, make_trainable
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class LoopSettings:
     epsilon: float = 1e-8
     gradient_norm: float = 1.0
     weights: LossWeights = field(default_factory=LossWeights)
+    preference: PreferenceWeights = field(default_factory=PreferenceWeights)
     unet_rank: int = 0
     ema_decay: float = 0.0
     gradient_checkpointing: bool = False
@@ -63,7 +65,7 @@ class LoopSettings:
 @dataclass(frozen=True)
 class StepResult:
     """step counts from 1; terms: the parts of loss, each times its weight; gradient_norm: before it is cut. Means
-    over all samples of the step, on all processes."""
+    over all samples of the step, on all processes. A step learns from targets or from comparisons, never both."""
 
     step: int
     loss: float
@@ -81,8 +83,12 @@ class _Core(nn.Module):
         self._frozen = (pipeline, lpips)  # in a tuple, so that they are none of its modules
         self.settings = settings
 
-    def forward(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, batch: Batch, step: int, start: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         pipeline, lpips = self._frozen
+        if start is not None:
+            prediction = predict(pipeline, batch, self.settings.seed)[:, 0]
+            with torch.autocast(prediction.device.type, enabled=False):
+                return preference_loss(prediction, start, batch, self.settings.preference, lpips)
         return supervised_loss(pipeline, batch, step, self.settings.weights, lpips, seed=self.settings.seed)
 
 
@@ -122,6 +128,9 @@ class Trainer:
             from diffusers.training_utils import EMAModel
 
             self._average = EMAModel(self._parameters, decay=settings.ema_decay)
+        # Comparisons are learned beside what the model made of the frame before training.
+        compares = any(pair.worse_image is not None for pair in dataset.pairs)
+        self._start = [parameter.detach().clone() for parameter in self._parameters] if compares else []
         self._core, self._optimizer = accelerator.prepare(core, self._adam)
 
     @property
@@ -137,7 +146,7 @@ class Trainer:
         of the step before.
         """
         steps = step_draws(
-            [self._dataset.shape(row) for row in range(len(self._dataset))], self.share.step_size, self.settings.seed
+            [self._dataset.bucket(row) for row in range(len(self._dataset))], self.share.step_size, self.settings.seed
         )
         on_gpu = self.accelerator.device.type == "cuda"
         batches = iter(
@@ -158,7 +167,8 @@ class Trainer:
         for left in reversed(range(accumulation)):
             batch = next(batches).to(self.accelerator.device)
             with self.accelerator.no_sync(self._core) if left else nullcontext():
-                loss, terms = self._core(batch, step)
+                start = None if batch.worse is None else self._at_start(batch)
+                loss, terms = self._core(batch, step, start)
                 self.accelerator.backward(loss / accumulation)
             for name, value in {"loss": loss, **terms}.items():
                 totals[name] = totals.get(name, 0.0) + value.detach() / accumulation
@@ -177,6 +187,19 @@ class Trainer:
             self._average.step(self._parameters)
         self.step = step
         return StepResult(step, figures.pop("loss"), figures, rate, gradient_norm)
+
+    @torch.no_grad()
+    def _at_start(self, batch: Batch) -> Tensor:
+        """[B, 3, H, W]: the first views as the model before training makes them, by the same draws."""
+        now = [parameter.clone() for parameter in self._parameters]
+        for parameter, before in zip(self._parameters, self._start):
+            parameter.copy_(before)
+        try:
+            with self.accelerator.autocast():
+                return predict(self.pipeline, batch, self.settings.seed)[:, 0]
+        finally:
+            for parameter, current in zip(self._parameters, now):
+                parameter.copy_(current)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

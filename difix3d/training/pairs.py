@@ -1,6 +1,7 @@
 """Difix's training JSON, {"train" | "test": {id: {image, target_image, ref_image?, prompt?, weight?}}}, checked.
 
-Two liberties beyond the published format: ref_image may be a list of several, and weight says how much a row counts.
+Liberties beyond the published format: ref_image may be a list of several, and weight says how much a row counts. A row
+of comparisons.json also has worse_image, to which raters preferred target_image, and perhaps mask_image, where that is.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from difix3d.errors import FormatError
 from difix3d.training.framing import Framing, Size
 from difix3d.types import TrainingPair
 
-JSON_NAME = "difix.json"
+JSON_NAME, COMPARISONS_NAME = "difix.json", "comparisons.json"
 _PROMPT = "remove degradation"
 _SHOWN_IN_FULL = 20
 _SAME_ASPECT = 0.02
@@ -34,13 +35,23 @@ def find_json(data: Path) -> Path:
     return found
 
 
-def read_pairs(data: Path, framing: Framing | None = None) -> dict[str, list[TrainingPair]]:
+def read_pairs(
+    data: Path, framing: Framing | None = None, *, comparisons: bool = False
+) -> dict[str, list[TrainingPair]]:
     """The rows of each split, whose files exist, are pictures and are large enough for `framing`.
 
     Paths in the file are absolute or relative to its folder. Rows of weight 0 are left out. FormatError names every
-    row that cannot be used.
+    row that cannot be used. comparisons: what raters preferred, in comparisons.json beside, joins "train".
     """
     path = find_json(data)
+    pairs = _read(path, framing)
+    beside = path.parent / COMPARISONS_NAME
+    if comparisons and beside.is_file():
+        pairs["train"] = pairs["train"] + _read(beside, framing)["train"]
+    return pairs
+
+
+def _read(path: Path, framing: Framing | None) -> dict[str, list[TrainingPair]]:
     try:
         splits = json.loads(path.read_text())
     except ValueError as error:
@@ -100,7 +111,11 @@ class _Check:
         if abs(size[0] * target_size[1] / (size[1] * target_size[0]) - 1) > _SAME_ASPECT:
             sizes = (f"{width}x{height}" for width, height in (target_size, size))
             raise FormatError("target_image is {}, of another shape than its image, {}".format(*sizes))
-        return TrainingPair(image, target, references, str(row.get("prompt") or _PROMPT), _weight(row.get("weight", 1)))
+        worse, mask = (
+            None if row.get(key) is None else self._picture(key, row[key]) for key in ("worse_image", "mask_image")
+        )
+        prompt, weight = str(row.get("prompt") or _PROMPT), _weight(row.get("weight", 1))
+        return TrainingPair(image, target, references, prompt, weight, worse, mask)
 
     def _picture(self, key: str, value: Any) -> Path:
         path = self.folder / value if isinstance(value, str) and value else None

@@ -34,6 +34,20 @@ def supervised_loss(
     before the losses, so saturated pixels have no slope. lpips: None leaves LPIPS and Gram out (both look through
     its VGG).
     """
+    prediction = predict(pipeline, batch, seed)
+    with torch.autocast(prediction.device.type, enabled=False):  # Gram sums leave half precision's range
+        terms = {"l2": weights.l2 * torch.stack([l2(*pair) for pair in zip(prediction, batch.target)])}
+        if lpips is not None and weights.lpips:
+            distances = lpips(prediction.flatten(0, 1), batch.target.flatten(0, 1))
+            terms["lpips"] = weights.lpips * distances.unflatten(0, (-1, prediction.shape[1])).mean(1)
+        if lpips is not None and weights.gram and step > weights.gram_warmup_steps:
+            terms["gram"] = weights.gram * _gram(lpips, prediction, batch, seed)
+        means = {name: (batch.weights * term).mean() for name, term in terms.items()}
+    return torch.stack(list(means.values())).sum(), means
+
+
+def predict(pipeline: DifixPipeline, batch: Batch, seed: int) -> Tensor:
+    """[B, V, 3, H, W] in [-1, 1], float32: all views, the posterior sampled by each sample's number."""
     views = batch.pixels.shape[1]
     with torch.autocast(batch.pixels.device.type, enabled=False):  # the text encoder is frozen, and stays exact
         embeds = torch.cat([pipeline.embed_prompt(prompt) for prompt in batch.prompts])
@@ -44,16 +58,7 @@ def supervised_loss(
     predicted = pipeline.forward(
         batch.pixels, prompt_embeds=embeds, timestep=TIMESTEP, posterior="sample", generator=noise, all_views=True
     )
-    prediction = predicted.float().clamp(-1.0, 1.0)
-    with torch.autocast(prediction.device.type, enabled=False):  # Gram sums leave half precision's range
-        terms = {"l2": weights.l2 * torch.stack([l2(*pair) for pair in zip(prediction, batch.target)])}
-        if lpips is not None and weights.lpips:
-            distances = lpips(prediction.flatten(0, 1), batch.target.flatten(0, 1))
-            terms["lpips"] = weights.lpips * distances.unflatten(0, (-1, views)).mean(1)
-        if lpips is not None and weights.gram and step > weights.gram_warmup_steps:
-            terms["gram"] = weights.gram * _gram(lpips, prediction, batch, seed)
-        means = {name: (batch.weights * term).mean() for name, term in terms.items()}
-    return torch.stack(list(means.values())).sum(), means
+    return predicted.float().clamp(-1.0, 1.0)
 
 
 def _gram(lpips: LPIPS, prediction: Tensor, batch: Batch, seed: int) -> Tensor:

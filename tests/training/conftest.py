@@ -24,11 +24,14 @@ def export(shared, tmp_path) -> Path:
 
 @pytest.fixture
 def make_trainer(goldens, export) -> Iterator[Callable[..., Trainer]]:
-    """make_trainer(model=, lpips=, precision=, crop=, **settings of the loop): on the CPU, with two training rows."""
+    """make_trainer(model=, lpips=, precision=, crop=, pairs=, **settings of the loop): on the CPU, with two training
+    rows unless others are given."""
 
-    def make(*, model="difix_ref", lpips=None, precision="no", crop=32, **settings) -> Trainer:
+    def make(*, model="difix_ref", lpips=None, precision="no", crop=32, pairs=None, **settings) -> Trainer:
         settings = {"steps": 4, "learning_rate": 2e-3, **settings}
-        dataset = PairsDataset(read_pairs(export)["train"], Framing(crop_px=crop), seed=settings.get("seed", 0))
+        dataset = PairsDataset(
+            pairs or read_pairs(export)["train"], Framing(crop_px=crop), seed=settings.get("seed", 0)
+        )
         pipeline = DifixPipeline.from_pretrained(goldens.checkpoint(model), keep_lora=True)
         AcceleratorState._reset_state()  # accelerate keeps one precision for a whole process
         accelerator = Accelerator(cpu=True, mixed_precision=precision)
