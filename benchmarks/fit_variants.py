@@ -27,12 +27,11 @@ import numpy as np
 
 from difix3d import metrics
 from difix3d.formats.colmap import Reconstruction, read_reconstruction
-from difix3d.formats.image import read_rgb
 from difix3d.scene import Scene
 from difix3d.splatting import l1_ssim
 from difix3d.splatting.densify import _rotation_columns
 from difix3d.splatting.trainer import Photo, Trainer, TrainSettings
-from difix3d.stages.fit import split_names
+from difix3d.stages.fit import photo_of, split_names
 
 import torch  # isort: skip  after difix3d, which says how torch's threads wait
 
@@ -126,11 +125,7 @@ VARIANTS: dict[str, type[Trainer]] = {
 def loaded(scene: Scene) -> Loaded:
     """What SfM found, photos to train on, photos kept out."""
     reconstruction = read_reconstruction(scene.sparse_dir, scene.images_dir)
-    photos = {}
-    for view in reconstruction.views:
-        assert view.image_path is not None
-        camera = view.camera.resized(LONG_SIDE_PX)
-        photos[view.name] = Photo(view.name, camera, read_rgb(view.image_path, (camera.width, camera.height)))
+    photos = {view.name: photo_of(view, LONG_SIDE_PX) for view in reconstruction.views}
     train, heldout = split_names(list(photos), HOLDOUT, 1)
     return reconstruction, [photos[name] for name in train], [photos[name] for name in heldout]
 

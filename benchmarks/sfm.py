@@ -34,15 +34,14 @@ from benchmark_scene import CACHE, ROOT
 from difix3d.errors import Difix3DError
 from difix3d.events import Progress
 from difix3d.formats.colmap import read_reconstruction
-from difix3d.formats.image import read_rgb
 from difix3d.geometry import normalising_similarity
 from difix3d.metrics import psnr
 from difix3d.scene import Scene
 from difix3d.sfm import features, load_backend
 from difix3d.sfm.base import PhotoSet, SfmSettings
 from difix3d.sfm.undistort import transform_model, undistort
-from difix3d.splatting.trainer import Photo, Trainer, TrainSettings
-from difix3d.stages.fit import PRESETS, split_names
+from difix3d.splatting.trainer import Trainer, TrainSettings
+from difix3d.stages.fit import PRESETS, photo_of, split_names
 from difix3d.stages.ingest import IngestConfig, ingest
 from difix3d.stages.reconstruct import read_photos
 
@@ -138,11 +137,7 @@ def heldout_psnr(workspace: Path, names: set[str], steps: int) -> float:
     transform_model(workspace / "sparse", straight, similarity)
     reconstruction = read_reconstruction(straight, images_dir)
     preset = PRESETS["quick"]
-    photos: dict[str, Photo] = {}
-    for view in reconstruction.views:
-        camera = view.camera.resized(preset.long_side_px)
-        if view.name in names and view.image_path:
-            photos[view.name] = Photo(view.name, camera, read_rgb(view.image_path, (camera.width, camera.height)))
+    photos = {view.name: photo_of(view, preset.long_side_px) for view in reconstruction.views if view.name in names}
     train, heldout = ([photos[name] for name in part] for part in split_names(sorted(names), 8, 1))
     settings = TrainSettings(seconds=0, max_steps=steps, max_splats=preset.max_splats)
     trainer = Trainer(settings, train, [], reconstruction.points, reconstruction.colors)

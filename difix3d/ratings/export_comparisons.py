@@ -15,7 +15,7 @@ from PIL import Image
 
 from difix3d.errors import FormatError
 from difix3d.ratings.candidates import RENDER
-from difix3d.ratings.export_pairs import PairRow, Tally, Warn, prompt_of, reference_photo
+from difix3d.ratings.export_pairs import PairRow, Tally, Warn, prompt_of, rated_pictures, reference_photo
 from difix3d.ratings.export_pictures import ExportedPictures, size_of
 from difix3d.ratings.identity import candidate_key
 from difix3d.ratings.pictures import find_picture
@@ -35,15 +35,12 @@ def comparison_rows(
         sides = {"a": tally.candidate_a, "b": tally.candidate_b}
         best, other = ("a", "b") if lead > 0 else ("b", "a")
         better, worse = sides[best], sides[other]
-        paths = {}
-        for role, candidate in (("target_image", better), ("worse_image", worse)):
-            path, problem = find_picture(scenes, candidate.scene_id, candidate.image_path, candidate.sha256)
-            if path is None:
-                warn(f"{candidate.scene_id}: {candidate.image_path} is {problem} since it was rated; left out")
-            else:
-                paths[role] = path
+        paths = rated_pictures(scenes, {"target_image": better, "worse_image": worse}, warn)
+        if paths is None:
+            continue
         render = _render_of(scenes, tally)
-        if len(paths) < 2 or render is None:
+        if render is None:
+            warn(f"{better.scene_id}: the render of frame {better.frame_index} was made again; comparison left out")
             continue
         fix = worse if better.fixer == RENDER else better
         try:

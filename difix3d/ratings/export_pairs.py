@@ -153,14 +153,8 @@ def approved_rows(
             best[frame] = max(approval, best.get(frame, approval), key=lambda one: one.rank)
     for _, approval in sorted(best.items()):
         render, fix = approval.render, approval.fix
-        paths = {}
-        for role, candidate in (("image", render), ("target_image", fix)):
-            path, problem = find_picture(scenes, candidate.scene_id, candidate.image_path, candidate.sha256)
-            if path is None:
-                warn(f"{candidate.scene_id}: {candidate.image_path} is {problem} since it was rated; left out")
-            else:
-                paths[role] = path
-        if len(paths) < 2:
+        paths = rated_pictures(scenes, {"image": render, "target_image": fix}, warn)
+        if paths is None:
             continue
         try:
             files = {role: pictures.copy(path) for role, path in paths.items()}
@@ -186,6 +180,18 @@ def approved_rows(
         }
         row_id = f"{fix.scene_id}-{fix.trajectory}-{fix.frame_index:05d}-{candidate_key(fix)[:8]}"
         yield PairRow(row_id, files, facts, prompt_of(fix))
+
+
+def rated_pictures(scenes: Path, roles: dict[str, Candidate], warn: Warn) -> dict[str, Path] | None:
+    """role -> the picture as it was rated; None, and a warning, where one is not."""
+    paths = {}
+    for role, candidate in roles.items():
+        path, problem = find_picture(scenes, candidate.scene_id, candidate.image_path, candidate.sha256)
+        if path is None:
+            warn(f"{candidate.scene_id}: {candidate.image_path} is {problem} since it was rated; left out")
+        else:
+            paths[role] = path
+    return paths if len(paths) == len(roles) else None
 
 
 def prompt_of(candidate: Candidate) -> str:

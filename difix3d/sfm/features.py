@@ -32,9 +32,8 @@ class Detail:
 
 DOUBLED = Detail(features=1500, first_octave=-1)
 DOUBLED_BELOW = 650
-"""Features of a typical photo, below which all are looked at again at twice their size. Two videos of 518 px with 300
-and 619 features gained 0.9 and 0.8 dB on photos kept out of the fit, for three times the processor time; 24 photos of
-960 px with 726 gained none, and of those of 640 px with 1,200 one went astray."""
+"""Features of a typical photo, below which all are looked at again at twice their size: fits of small videos gain by
+it (`benchmarks/sfm.py --scenes train/v_university train/v_university2 --fit 600`), photos with more features do not."""
 
 FINE = Detail(features=4000, long_side_px=1200, first_octave=-1)
 """Three to five times slower: for captures that the normal detail leaves in pieces."""

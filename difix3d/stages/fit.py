@@ -95,7 +95,7 @@ def fit(scene: Scene, config: FitConfig) -> Generator[Event, None, dict[str, Any
     # Beside the renderer's preparations, so that there is something to see within a few seconds.
     pool = ThreadPoolExecutor(1)
     try:
-        loading = pool.submit(lambda: {view.name: _photo(view, long_side_px) for view in (*train, *heldout)})
+        loading = pool.submit(lambda: {view.name: photo_of(view, long_side_px) for view in (*train, *heldout)})
         renderer = yield from _ready_renderer(config)
         photos = loading.result()
     finally:
@@ -141,7 +141,7 @@ def _split(reconstruction: Reconstruction, config: FitConfig) -> tuple[list[View
     return [views[name] for name in train], [views[name] for name in heldout]
 
 
-def _photo(view: View, long_side_px: int) -> Photo:
+def photo_of(view: View, long_side_px: int) -> Photo:
     """A view's picture at the size it is fitted at; never enlarged."""
     from difix3d.splatting.trainer import Photo
 
