@@ -186,7 +186,7 @@ def test_what_cannot_be_is_said_before_any_work(
         (config(scenes, taken), "holds no pairs"),
         (config(scenes, out, scenes=()), "--scenes"),
         (config(taken, out), "expected a scene"),
-        (config(scenes, out, strategies=("dense",)), "no strategy 'dense'"),
+        (config(scenes, out, strategies=("thorough",)), "no strategy 'thorough'"),
         (config(scenes, out, every=(1,)), "at least 2"),
         (config(scenes, out, stops=(1.0,)), "between 0 and 1"),
         (config(scenes, out, stops=(0.5, 0.503)), "at least 0.01 from the next"),

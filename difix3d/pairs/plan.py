@@ -1,6 +1,7 @@
 """Which photos a fit sees, and at which cameras it is rendered when: Difix3D+'s ways to flawed renders with a truth.
 
     sparse     every 2nd, 3rd, 5th photo is fitted; the others are rendered: flaws between the photos
+    dense      all photos but every 8th are fitted, which are rendered: how little is wrong with a good fit
     halves     one half of the capture is fitted; the other is rendered: flaws beyond the photos
     cross      the photos of one camera or session are fitted; the others' are rendered
     cycle      a fit to all is rendered along a shifted path, a second fit sees only that, and is rendered at the photos
@@ -19,9 +20,10 @@ from pathlib import PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-STRATEGIES = ("sparse", "halves", "cross", "cycle", "underfit")
+STRATEGIES = ("sparse", "dense", "halves", "cross", "cycle", "underfit")
 MIN_FITTED = 4
 """Photos that a fit needs here: from three, hardly any of the scene is seen twice."""
+_HELD_OUT_EVERY = 8
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,11 @@ def plan_fits(
     """
     wanted = set(strategies)
     photos = sorted(photos, key=lambda photo: photo.name)
-    splits: dict[str, list[tuple[str, list[str]]]] = {"sparse": _sparse(photos, every), "halves": _halves(photos)}
+    splits: dict[str, list[tuple[str, list[str]]]] = {
+        "sparse": _sparse(photos, every),
+        "dense": _dense(photos),
+        "halves": _halves(photos),
+    }
     skipped: dict[str, str] = {}
     splits["cross"], problem = _cross(photos)
     if problem and "cross" in wanted:
@@ -130,6 +136,11 @@ def thinned(plan: Plan, most: int) -> Plan:
 
 def _sparse(photos: Sequence[Captured], every: Sequence[int]) -> list[tuple[str, list[str]]]:
     return [(f"every{step}", [photo.name for photo in photos[::step]]) for step in dict.fromkeys(every)]
+
+
+def _dense(photos: Sequence[Captured]) -> list[tuple[str, list[str]]]:
+    # The fourth of each eight, so that no end of the capture is held out, which would be beyond the photos.
+    return [("dense", [photo.name for at, photo in enumerate(photos) if at % _HELD_OUT_EVERY != _HELD_OUT_EVERY // 2])]
 
 
 def _halves(photos: Sequence[Captured]) -> list[tuple[str, list[str]]]:

@@ -52,6 +52,11 @@ def test_limits_are_spread_over_all_fits() -> None:
         assert whole.name == half.name and abs(len(half.shots) - len(whole.shots) / 2) <= 1
 
 
+def test_dense_holds_out_photos_between_others() -> None:
+    (fit,) = plan_fits(walk(17), ("dense",)).fits
+    assert [shot.photo for shot in fit.shots] == ["00004.jpg", "00012.jpg"] and len(fit.fitted) == 15
+
+
 def test_underfit_stops_each_photo_once_and_in_turn() -> None:
     stops = (0.3, 0.6)
     both = plan_fits(walk(20), ("sparse", "underfit"), every=(2,), stops=stops)
