@@ -1,4 +1,4 @@
-"""How close two pictures are: PSNR, SSIM, LPIPS. Pictures are [H, W, 3], uint8 or floats in [0, 1]."""
+"""How close two pictures are: PSNR, SSIM, LPIPS, DISTS, FLIP. Pictures are [H, W, 3], uint8 or floats in [0, 1]."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from difix3d.errors import ShapeError
 
 if TYPE_CHECKING:
+    import torch
+
+    from difix3d.dists import DISTS
     from difix3d.losses import LPIPS
 
 log = logging.getLogger(__name__)
@@ -66,17 +69,65 @@ def lpips(a: NDArray, b: NDArray, net: str = "vgg") -> float | None:
     if path is None:
         _say_missing(net)
         return None
-    import torch
-
     model = _lpips_net(net, path)
-    a, b = _unit_pair(a, b)
-    device = model.shift.device
+    return _distance(model, model.shift.device, a, b)
+
+
+def dists(a: NDArray, b: NDArray) -> float | None:
+    """DISTS (Ding et al. 2020): 0 for equal pictures, lower is better; it forgives texture that lies elsewhere.
+
+    None, and one warning in the log, where the weights of VGG-16 or its own are not found.
+    """
+    from difix3d.perceptual_weights import find_weights
+
+    for net in ("vgg", "dists"):
+        if find_weights(net) is None:
+            _say_missing(net)
+            return None
+    model = _dists_net()
+    return _distance(model, model.alpha.device, a, b)
+
+
+def flip(a: NDArray, truth: NDArray) -> float | None:
+    """LDR-FLIP (Andersson et al. 2020), mean over the pixels: the difference that a person sees who alternates between
+    both at 67 pixels per degree (a 0.7 m wide 4K screen 0.7 m away); 0 for equal pictures, 1 at most.
+
+    Computed by its authors' package. None, and one warning in the log, where that is not installed.
+    """
+    try:
+        import flip_evaluator
+    except ImportError:
+        _say_no_flip()
+        return None
+    ours, theirs = (np.ascontiguousarray(picture, dtype=np.float32) for picture in _unit_pair(a, truth))
+    _, mean, _ = flip_evaluator.evaluate(theirs, ours, "LDR", applyMagma=False)
+    return float(mean)
+
+
+def _distance(model: torch.nn.Module, device: torch.device, a: NDArray, b: NDArray) -> float:
+    """What a perceptual network says of two pictures."""
+    import torch
 
     def tensor(picture: NDArray) -> torch.Tensor:
         return torch.from_numpy(picture.astype(np.float32) * 2 - 1).permute(2, 0, 1)[None].to(device)
 
+    a, b = _unit_pair(a, b)
     with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         return float(model(tensor(a), tensor(b)))
+
+
+@functools.cache
+def _dists_net() -> DISTS:
+    import torch
+
+    from difix3d.dists import DISTS
+
+    return DISTS.load().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@functools.cache
+def _say_no_flip() -> None:
+    log.warning("FLIP is left out: it is not installed. Get it with: pip install 'difix3d[benchmarks]'.")
 
 
 @functools.cache
@@ -92,7 +143,8 @@ def _lpips_net(net: str, path: Path) -> LPIPS:
 def _say_missing(net: str) -> None:
     from difix3d.perceptual_weights import how_to_get
 
-    log.warning("LPIPS (%s) is left out: its weights are not here. %s", net, how_to_get(net))
+    what = "DISTS" if net == "dists" else f"LPIPS ({net})"
+    log.warning("%s is left out: its weights are not here. %s", what, how_to_get(net))
 
 
 def _unit_pair(a: NDArray, b: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -1,4 +1,4 @@
-"""Where the weights of the perceptual networks (LPIPS, Gram) are, and how a person gets VGG-16's.
+"""Where the weights of the perceptual networks (LPIPS, Gram, DISTS) are, and how a person gets VGG-16's.
 
 They are not part of this project. A folder named by the user comes first; else VGG-16's are put together once from two
 public repositories, of which only the needed 59 MB are read, and kept in the user's cache. Their content is checked
@@ -8,6 +8,7 @@ against digests taken from the weights that this project's figures were computed
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 from collections.abc import Generator, Mapping
 from pathlib import Path
@@ -21,7 +22,11 @@ from difix3d.events import Event, Warned
 from difix3d.hub.files import gigabytes, own_cache, require_space
 from difix3d.hub.tensors import Source, Tensors, fetch_tensors
 
-FILES = {"vgg": "lpips_vgg16_backbone_lin.safetensors", "alex": "lpips_alexnet_backbone_lin.safetensors"}
+FILES = {
+    "vgg": "lpips_vgg16_backbone_lin.safetensors",
+    "alex": "lpips_alexnet_backbone_lin.safetensors",
+    "dists": "dists_alpha_beta.pt",
+}
 VGG_BYTES = 58_860_000
 
 _BACKBONE = Source("timm/vgg16.tv_in1k", "b8d8aa2dd860af9233c8c67385a8097fd6c35d3f", "model.safetensors")
@@ -36,10 +41,10 @@ _HEADS_SHA256 = "9153a2043dccf3b525d4f13db916e93ef040548ea923b6f2100de5ebac141a7
 
 
 def find_weights(net: str = "vgg") -> Path | None:
-    """The safetensors file of `net` ("vgg" or "alex"), or None where nobody has put it.
+    """The file of `net` ("vgg", "alex", or "dists": alpha and beta), or None where nobody has put it.
 
     Looked for in $DIFIX3D_LPIPS_WEIGHTS, $DIFIX3D_SHARED/weights, ../shared/weights beside the checkout, and where
-    `fetch_vgg` puts it.
+    `fetch_vgg` puts it; DISTS's also in the installed package dists-pytorch.
     """
     if net not in FILES:
         raise ConfigError(f"No perceptual network {net!r}: choose one of {', '.join(FILES)}")
@@ -48,13 +53,18 @@ def find_weights(net: str = "vgg") -> Path | None:
         folders.insert(0, Path(shared) / "weights")
     if own := os.environ.get("DIFIX3D_LPIPS_WEIGHTS"):
         folders.insert(0, Path(own))
-    return next((folder / FILES[net] for folder in folders if (folder / FILES[net]).is_file()), None)
+    places = [folder / FILES[net] for folder in folders]
+    if net == "dists":
+        places += _in_dists_pytorch()
+    return next((place for place in places if place.is_file()), None)
 
 
 def how_to_get(net: str = "vgg") -> str:
     """One line for a person who lacks them."""
     if net == "vgg":
         return f"Get them with: difix3d weights ({gigabytes(VGG_BYTES)}); or {_by_hand(net)}."
+    if net == "dists":
+        return f"Get them with: pip install 'difix3d[benchmarks]'; or {_by_hand(net)}."
     return f"AlexNet's come from no repository that is known to us: {_by_hand(net)}."
 
 
@@ -115,6 +125,13 @@ def _require_digest(tensors: Tensors, wanted: str, source: Source) -> None:
 
 def _by_hand(net: str) -> str:
     return f"put {FILES[net]} into a folder and name it in DIFIX3D_LPIPS_WEIGHTS"
+
+
+def _in_dists_pytorch() -> list[Path]:
+    """Where the authors' package keeps its weights (MIT). It is not imported: its code wants torchvision, which this
+    project does without."""
+    found = importlib.util.find_spec("DISTS_pytorch")
+    return [Path(folder) / "weights.pt" for folder in (found.submodule_search_locations or [])] if found else []
 
 
 def _own_folder() -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 import numpy as np
 import pytest
@@ -85,7 +86,52 @@ def test_lpips_without_weights_is_none_and_says_so_once(monkeypatch, caplog, pai
     with caplog.at_level(logging.WARNING):
         assert metrics.lpips(*pair) is None
         assert metrics.lpips(*pair) is None
+        assert metrics.dists(*pair) is None
     assert sum("difix3d weights" in record.message for record in caplog.records) == 1
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ("golden/inputs/image_0.png", "golden/inputs/ref_0.png", 0.252738),
+        ("golden/inputs/image_0.png", "golden/inputs/image_1.png", 0.221773),
+    ],
+)
+def test_dists_gives_its_authors_values(shared, first, second, expected) -> None:
+    """The values are those of dists-pytorch 0.1 over the same VGG-16."""
+    a, b = read_rgb(shared / first), read_rgb(shared / second)
+    assert metrics.dists(a, b) == pytest.approx(expected, abs=2e-5)
+    assert metrics.dists(a, a) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.shared
+def test_dists_forgives_texture_that_lies_elsewhere(shared) -> None:
+    """Noise drawn again is the same texture; PSNR finds it as far as blur."""
+    rng = np.random.default_rng(0)
+    a, b = (rng.integers(0, 256, (64, 64, 3), dtype=np.uint8) for _ in range(2))
+    grey = np.full_like(a, 128)
+    assert metrics.psnr(a, b) < metrics.psnr(a, grey)
+    assert metrics.dists(a, b) < 0.5 * metrics.dists(a, grey)
+
+
+def test_flip_counts_what_is_seen(pair) -> None:
+    pytest.importorskip("flip_evaluator", reason="pip install 'difix3d[benchmarks]'")
+    a, b = pair
+    assert metrics.flip(a, a) == 0
+    assert 0 < metrics.flip(a, b) < metrics.flip(a, 255 - a) <= 1
+    black, white = np.zeros_like(a), np.full_like(a, 255)
+    assert metrics.flip(black, white) == pytest.approx(0.9673, abs=1e-3)
+    assert metrics.flip(black / 255.0, white / 255.0) == pytest.approx(metrics.flip(black, white))
+
+
+def test_flip_that_is_not_installed_is_none_and_says_so_once(monkeypatch, caplog, pair) -> None:
+    monkeypatch.setitem(sys.modules, "flip_evaluator", None)
+    metrics._say_no_flip.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        assert metrics.flip(*pair) is None
+        assert metrics.flip(*pair) is None
+    assert sum("difix3d[benchmarks]" in record.message for record in caplog.records) == 1
 
 
 def test_wrong_input_is_named(pair) -> None:

@@ -130,3 +130,18 @@ def test_weights_are_looked_for_in_order(shared: Path, tmp_path: Path, monkeypat
     assert "difix3d weights" in how_to_get("vgg") and "DIFIX3D_LPIPS_WEIGHTS" in how_to_get("alex")
     with pytest.raises(ConfigError, match="No perceptual network 'squeeze'"):
         find_weights("squeeze")
+
+
+def test_the_numbers_of_dists_come_from_its_authors_package_which_is_not_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "path" / "DISTS_pytorch"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("import torchvision_that_is_not_here\n")
+    (package / "weights.pt").touch()
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("DIFIX3D_SHARED", str(tmp_path / "nowhere"))
+    monkeypatch.setattr(perceptual_weights, "__file__", str(tmp_path / "a" / "b" / "c.py"))
+    monkeypatch.syspath_prepend(package.parent)
+    assert find_weights("dists") == package / "weights.pt"
+    assert "difix3d[benchmarks]" in how_to_get("dists")
