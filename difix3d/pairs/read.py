@@ -2,6 +2,8 @@
 
 rows = read_rows(folder, split="train")
 frame, references, target = load_pair(folder, rows[0])
+
+An export has the same of every frame that it holds, in frames.jsonl: there a row may have no photo.
 """
 
 from __future__ import annotations
@@ -20,14 +22,16 @@ from difix3d.pairs.rows import PairRow
 from difix3d.types import Frame, Reference
 
 SIDECAR = "pairs.jsonl"
+FRAMES = "frames.jsonl"
+"""As SIDECAR, in an export: what was rated or has a photo, with what a fixer was given for it."""
 
 
-def read_rows(folder: Path, split: str | None = None) -> list[PairRow]:
-    """The pairs of `split` ("train" or "test"; None: of both), without those left out. FormatError names the line
-    that cannot be read."""
-    path = folder / SIDECAR
+def read_rows(folder: Path, split: str | None = None, name: str = SIDECAR) -> list[PairRow]:
+    """The pairs of `split` ("train" or "test"; None: of both), without those left out. name: SIDECAR or FRAMES.
+    FormatError names the line that cannot be read."""
+    path = folder / name
     if not path.is_file():
-        raise FormatError(f"{folder}: expected {SIDECAR} in it. Make pairs with: difix3d pairs --scenes DIR --out DIR")
+        raise FormatError(f"{folder}: expected {name} in it. Make pairs with: difix3d pairs --scenes DIR --out DIR")
     rows = []
     for number, line in enumerate(path.read_text().splitlines(), 1):
         try:
@@ -44,6 +48,13 @@ def load_pair(
 ) -> tuple[Frame, list[Reference], NDArray[np.uint8]]:
     """(the render, its references, best first, and the photo [H, W, 3] uint8). FormatError for a file that is missing
     or has not its camera's size."""
+    frame, references = load_inputs(folder, row, max_references)
+    size = (row.camera.height, row.camera.width)
+    return frame, references, _picture(folder, row.target, "RGB", (*size, 3))
+
+
+def load_inputs(folder: Path, row: PairRow, max_references: int | None = None) -> tuple[Frame, list[Reference]]:
+    """As load_pair, without the photo, which not every frame of an export has."""
     camera = row.camera
     size = (camera.height, camera.width)
     frame = Frame(
@@ -58,8 +69,8 @@ def load_pair(
     for one in row.references[:max_references]:
         at = (one.camera.height, one.camera.width)
         rgb = _picture(folder, one.image, "RGB", (*at, 3))
-        references.append(Reference(one.name, one.camera, rgb, _depth(folder, one.depth, at)))
-    return frame, references, _picture(folder, row.target, "RGB", (*size, 3))
+        references.append(Reference(one.name, one.camera, rgb, _depth(folder, one.depth, at) if one.depth else None))
+    return frame, references
 
 
 def _picture(folder: Path, name: str, mode: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:

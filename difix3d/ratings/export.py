@@ -5,6 +5,7 @@ difix.json              {"train" | "test": {id: {image, target_image, ref_image,
 difix_no_ref.json       the same for pairs without a reference: mixing both breaks batches
 comparisons.json        {"train" | "test": {id: {image, target_image, worse_image, weight, ...}}}: what raters preferred
 provenance.json         id -> where the pair is from
+frames.jsonl inputs/    depth and cameras of each frame and of its photos (stages/exporting.py)
 preferences.parquet     see export_preferences.py
 ratings.jsonl           one line per vote, changed and undone ones too, and those on gold and repeats ("purpose")
 README.md               dataset card
@@ -14,7 +15,7 @@ export.json             what this export holds; marks the folder as one that a l
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,9 @@ _STAGE = "export"
 _MAX_WARNINGS = 50
 _TOLD_EVERY = 20
 
+Inputs = Callable[[Path, ExportedPictures, Mapping[str, tuple[str, str, int]]], Iterator[Event]]
+"""Writes what a fixer was given for each frame: see Export.inputs."""
+
 
 @dataclass
 class Export:
@@ -51,6 +55,7 @@ class Export:
     only: str | None = None
     test_share: float = 0.2
     min_votes: int = 1
+    inputs: Inputs | None = None
     figures: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     _told: int = 0
@@ -93,6 +98,8 @@ class Export:
                 self._warn("No votes yet: the export holds pairs with true photos only")
             self._write_pairs(folder, rows, compared, splits, licences)
             yield from self._new_warnings()
+            if self.inputs is not None:
+                yield from self.inputs(folder, pictures, _frames([*(row for _, row in rows), *compared]))
             yield from self._write_votes(folder, last, splits, licences, votes_on_frame)
             yield from self._new_warnings()
             self.figures |= {"images": pictures.count, "image_bytes": pictures.bytes, "scenes": len(splits)}
@@ -129,7 +136,8 @@ class Export:
         provenance = {}
         for scene_id, row in rows:
             split = splits[scene_id]
-            files[row.has_reference][split][row.id] = {**row.files, "prompt": row.prompt}
+            weight = {} if row.weight is None else {"weight": row.weight}
+            files[row.has_reference][split][row.id] = {**row.files, "prompt": row.prompt, **weight}
             licence = licences.of(scene_id, row.provenance.get("fixer"), row.provenance.get("settings", {}))
             provenance[row.id] = {**row.provenance, "split": split, "license": licence}
         comparisons: dict[str, dict[str, dict[str, Any]]] = {"train": {}, "test": {}}
@@ -203,6 +211,12 @@ class Export:
             elif number == _MAX_WARNINGS:
                 yield Warned(_STAGE, f"More than {_MAX_WARNINGS} of these; the others are not named")
         self._told = len(self.warnings)
+
+
+def _frames(rows: Iterable[PairRow]) -> dict[str, tuple[str, str, int]]:
+    """Render -> (scene, trajectory, frame)."""
+    facts = {row.files["image"]: row.provenance for row in rows}
+    return {image: (one["scene_id"], one["trajectory"], one["frame_index"]) for image, one in facts.items()}
 
 
 def _raw(vote: StoredRating) -> dict[str, Any]:

@@ -144,7 +144,8 @@ def approved_rows(
     scenes: Path, tallies: Iterable[Tally], min_votes: int, pictures: ExportedPictures, warn: Warn
 ) -> Iterator[PairRow]:
     """Raw render -> the fix that more than half of the votes preferred to it; of several for one frame the one
-    with the highest share, then the most votes. Pictures that are not as they were rated are left out."""
+    with the highest share, then the most votes. Its weight is by how much of the votes it leads. Pictures that are not
+    as they were rated are left out."""
     best: dict[tuple[str, str, int], Approval] = {}
     for tally in tallies:
         approval = tally.approval()
@@ -179,7 +180,8 @@ def approved_rows(
             "votes": {name: getattr(approval, name) for name in ("for_fix", "for_render", "ties", "both_bad")},
         }
         row_id = f"{fix.scene_id}-{fix.trajectory}-{fix.frame_index:05d}-{candidate_key(fix)[:8]}"
-        yield PairRow(row_id, files, facts, prompt_of(fix))
+        weight = round((approval.for_fix - approval.for_render) / approval.total, 4)
+        yield PairRow(row_id, files, facts, prompt_of(fix), weight)
 
 
 def rated_pictures(scenes: Path, roles: dict[str, Candidate], warn: Warn) -> dict[str, Path] | None:

@@ -29,6 +29,7 @@ def export(config: ExportConfig) -> Iterator[Event]:
     """
     from difix3d.ratings.export import Export
     from difix3d.ratings.store import RatingStore
+    from difix3d.stages.exporting import FrameInputs
 
     started = time.monotonic()
     scenes, only = Path(config.scenes or os.environ.get("DIFIX3D_SCENES") or "scenes").resolve(), None
@@ -37,6 +38,8 @@ def export(config: ExportConfig) -> Iterator[Event]:
     if (scenes / "scene.json").is_file():
         scenes, only = scenes.parent, scenes.name
     with RatingStore(config.ratings_db) as store:
-        run = Export(store, scenes, Path(config.out).resolve(), only, config.test_share, config.min_votes)
+        inputs = FrameInputs(scenes)
+        run = Export(store, scenes, Path(config.out).resolve(), only, config.test_share, config.min_votes, inputs)
         yield from run.run()
+        run.figures |= inputs.figures
     yield Done("export", round(time.monotonic() - started, 2), run.figures, (str(run.out),))

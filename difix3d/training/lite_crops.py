@@ -19,7 +19,7 @@ from difix3d.errors import CaptureError, ShapeError
 from difix3d.fixers.lite.planes import FRAME_CHANNELS, PHOTO_CHANNELS
 
 _TARGET, _FRAME, _PHOTO = 3, len(FRAME_CHANNELS), len(PHOTO_CHANNELS)
-_SHARE_OF_COUNTS = (0.06, 0.16, 0.25, 0.2, 0.33)
+SHARE_OF_COUNTS = (0.06, 0.16, 0.25, 0.2, 0.33)
 """How often 0, 1, ... 4 photos are shown, so that the network is at home with each number."""
 _CONTRAST, _TINT, _PHOTO_EXPOSURE = 0.15, 0.05, 0.03
 """Standard deviations, of log gain: of the whole picture, of its channels, and of each photo against the render."""
@@ -59,16 +59,16 @@ class Crops:
 
     def batch(self, step: int) -> Batch:
         rng = np.random.default_rng([self._seed, step])
-        most = len(_SHARE_OF_COUNTS) - 1
+        most = len(SHARE_OF_COUNTS) - 1
         size = self._size_px
         planes = np.zeros((self._batch, size, size, _TARGET + _FRAME + most * _PHOTO), np.float32)
         present = np.zeros((self._batch, most), np.float32)
         for row in range(self._batch):
             pair = self._pairs[rng.integers(len(self._pairs))]
-            crop = _turned(_crop(pair, size, rng), rng).astype(np.float32) / np.float32(255.0)
+            crop = turned(crop_of(pair, size, rng), rng).astype(np.float32) / np.float32(255.0)
             own = _TARGET + _FRAME
             there = (crop.shape[-1] - own) // _PHOTO
-            chosen = rng.permutation(there)[: rng.choice(most + 1, p=_SHARE_OF_COUNTS)]
+            chosen = rng.permutation(there)[: rng.choice(most + 1, p=SHARE_OF_COUNTS)]
             photos = crop[..., own:].reshape(size, size, there, _PHOTO)[:, :, chosen]
             planes[row, ..., :own] = crop[..., :own]
             planes[row, ..., own : own + len(chosen) * _PHOTO] = photos.reshape(size, size, -1)
@@ -77,15 +77,23 @@ class Crops:
         return _batch_of(planes, present)
 
 
-def _crop(pair: NDArray[np.uint8], size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+def crop_of(
+    pair: NDArray[np.uint8], size: int, rng: np.random.Generator, around: tuple[int, int] | None = None
+) -> NDArray[np.uint8]:
+    """[size, size, C] of [H, W, C], mirrored at borders where that is smaller. around: (row, column) that is in it."""
     height, width = pair.shape[:2]
-    top, left = (int(rng.integers(max(side - size, 0) + 1)) for side in (height, width))
+    if around is None:
+        top, left = (int(rng.integers(max(side - size, 0) + 1)) for side in (height, width))
+    else:
+        first = [max(0, at - size + 1) for at in around]
+        last = [max(low, min(at, side - size)) for low, at, side in zip(first, around, (height, width))]
+        top, left = (int(rng.integers(low, high + 1)) for low, high in zip(first, last))
     crop = np.asarray(pair[top : top + size, left : left + size])
     missing = [(0, size - side) for side in crop.shape[:2]]
     return np.pad(crop, [*missing, (0, 0)], mode="symmetric") if any(more for _, more in missing) else crop
 
 
-def _turned(crop: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+def turned(crop: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
     """One of the eight ways to turn and mirror a square."""
     crop = np.rot90(crop, int(rng.integers(4)))
     return crop[:, ::-1] if rng.random() < 0.5 else crop

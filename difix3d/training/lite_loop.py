@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -102,15 +103,9 @@ class LiteTrainer:
         )
         with self._halves():
             fixed, trust = self.network(frame, photos, present)
-        parts = {
-            "l1": _difference(fixed, target),
-            "blocks": settings.blocks_weight * _blocks(fixed, target),
-            "trust": settings.trust_weight * _trust_loss(trust, fixed, frame[:, :3], target),
-        }
-        if done >= settings.perceptual_from:
-            with self._halves():
-                distance = _perceptual(self._lpips, _middle(fixed), _middle(target))
-            parts["lpips"] = settings.perceptual_weight * distance.float()
+        lpips = self._lpips if done >= settings.perceptual_from else None
+        terms = lite_terms(fixed, trust, frame[:, :3], target, settings, lpips, self._halves)
+        parts = {name: term.mean() for name, term in terms.items()}
         loss = torch.stack(list(parts.values())).sum()
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -158,15 +153,43 @@ class LiteTrainer:
             save_file(halves, temporary)
 
 
+def lite_terms(
+    fixed: Tensor,
+    trust: Tensor,
+    render: Tensor,
+    target: Tensor,
+    settings: LiteSettings,
+    lpips: LPIPS | None,
+    halves: Callable[[], AbstractContextManager] = nullcontext,
+) -> dict[str, Tensor]:
+    """The parts of the loss, each [B] times its weight. fixed, render, target: [B, 3, H, W] in [0, 1]; halves: within
+    which LPIPS is computed."""
+    terms = {
+        "l1": _difference(fixed, target),
+        "blocks": settings.blocks_weight * _blocks(fixed, target),
+        "trust": settings.trust_weight * _trust_loss(trust, fixed, render, target),
+    }
+    if lpips is not None:
+        with halves():
+            distance = _perceptual(lpips, _middle(fixed), _middle(target))
+        terms["lpips"] = settings.perceptual_weight * distance.float()
+    return terms
+
+
+def _each(values: Tensor) -> Tensor:
+    """[B, ...] -> [B] means."""
+    return values.flatten(1).mean(1)
+
+
 def _difference(fixed: Tensor, target: Tensor) -> Tensor:
     """Charbonnier's L1, smooth at 0."""
-    return torch.sqrt((fixed - target).square() + 1e-6).mean()
+    return _each(torch.sqrt((fixed - target).square() + 1e-6))
 
 
 def _blocks(fixed: Tensor, target: Tensor) -> Tensor:
     """L1 of the means over blocks, of each size."""
     differences = [F.avg_pool2d(fixed, size) - F.avg_pool2d(target, size) for size in _BLOCKS_PX]
-    return torch.stack([difference.abs().mean() for difference in differences]).mean()
+    return torch.stack([_each(difference.abs()) for difference in differences]).mean(0)
 
 
 def _middle(picture: Tensor) -> Tensor:
@@ -185,7 +208,7 @@ def _perceptual(lpips: LPIPS, fixed: Tensor, target: Tensor) -> Tensor:
         wanted = levels(target)
     heads = [getattr(lpips, f"head_{level}")[:, None, None] for level in range(1, 1 + len(wanted))]
     found = levels(fixed)
-    return torch.stack([(head * (a - b).square()).sum(1).mean() for head, a, b in zip(heads, found, wanted)]).sum()
+    return torch.stack([_each((head * (a - b).square()).sum(1)) for head, a, b in zip(heads, found, wanted)]).sum(0)
 
 
 def _trust_loss(trust: Tensor, fixed: Tensor, render: Tensor, target: Tensor) -> Tensor:
@@ -197,4 +220,4 @@ def _trust_loss(trust: Tensor, fixed: Tensor, render: Tensor, target: Tensor) ->
 
     with torch.no_grad():
         nearer = (error(fixed) <= error(render)).to(trust.dtype)
-    return F.binary_cross_entropy(trust.clamp(1e-4, 1 - 1e-4), nearer)
+    return _each(F.binary_cross_entropy(trust.clamp(1e-4, 1 - 1e-4), nearer, reduction="none"))
