@@ -1,6 +1,6 @@
 """How much fixers improve renders at photos that neither the fit nor the fixer saw.
 
-    python benchmarks/quality.py SCENE... [--protocols every3 every5 half] [--json] [--sheets FOLDER]
+    python benchmarks/quality.py SCENE... [--protocols every3 every5 half] [--json] [--sheets FOLDER] [--worst N]
 
 SCENE: folders of reconstructed scenes (difix3d run CAPTURE --scene SCENE --until reconstruct). Each is fitted by each
 protocol (see sparse_fits.py), or taken as it was fitted (protocol "own"). Renders at held-out photos are compared with
@@ -8,7 +8,11 @@ the photos: as they are (raw), fixed by `reproject`, and by `lite` with 0, 1, 2 
 
 A view's distance is that to its nearest fitted photo, camera distance over median depth plus the angle between them in
 radians; near: less than 0.25. cc_psnr: after the gain and offset of each channel that fit best. Shares and intervals
-(95 %, from 1,000 resamplings of the frames) are against raw.
+(95 %, from 1,000 resamplings of the frames) are against raw. A metric whose weights or package are not here is left
+out, with a warning (pip install 'difix3d[benchmarks]' brings those of DISTS and FLIP).
+
+--worst N writes N sheets photo | raw | fixed at full size to look at, by lite with the most references: half of them
+where LPIPS got worst against raw (or least better), the others drawn from the rest.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from benchmark_scene import CACHE
 from numpy.typing import NDArray
 from sparse_fits import photo_of, sparse_fit
 
@@ -29,6 +34,7 @@ from difix3d.fixers.lite.fixer import LiteFixer, run
 from difix3d.fixers.lite.planes import planes_of
 from difix3d.fixers.reproject import ReprojectFixer
 from difix3d.formats.image import write_rgb
+from difix3d.perceptual_weights import find_weights, how_to_get
 from difix3d.scene import Scene
 from difix3d.stages.fixing import FixSession
 from difix3d.trajectories import HELDOUT
@@ -37,7 +43,8 @@ from difix3d.types import Frame, Reference
 NEAR = 0.25
 OWN = "own"
 PROTOCOLS = ("every3", "every5", "half")
-METRICS = ("psnr", "cc_psnr", "ssim", "lpips", "lpips_alex")
+METRICS = ("psnr", "cc_psnr", "ssim", "lpips", "lpips_alex", "dists", "flip")
+LOWER_IS_BETTER = ("lpips", "lpips_alex", "dists", "flip")
 _RESAMPLINGS = 1000
 
 Picture = NDArray[np.uint8]
@@ -53,6 +60,42 @@ class Scored:
     view: str
     distance: float
     scores: dict[str, dict[str, float]]
+
+
+class Pictures:
+    """photo | raw | fixed of every judged view, kept in a folder until it is known which ones to look at."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def keep(self, view: Scored, photo: Picture, raw: Picture, fixed: Picture) -> None:
+        write_rgb(self._waiting(view), np.hstack([photo, raw, fixed]))
+
+    def choose(self, judged: list[Scored], method: str, count: int) -> list[Path]:
+        """The `count` sheets to look at, worst first, named by rank and change of LPIPS; the others are deleted."""
+        ranked = sorted(judged, key=lambda one: -lpips_change(one, method))
+        half = min(len(ranked), (count + 1) // 2)
+        rest = ranked[half:]
+        drawn = np.random.default_rng(0).choice(len(rest), min(count - half, len(rest)), replace=False) if rest else []
+        chosen = [(f"worst{place + 1:02d}", one) for place, one in enumerate(ranked[:half])]
+        chosen += [(f"drawn{place + 1:02d}", rest[index]) for place, index in enumerate(drawn)]
+        paths = []
+        for label, one in chosen:
+            change = f"{lpips_change(one, method):+.0%}".replace("%", "pc")
+            path = self.folder / f"{label}_{change}_{self._waiting(one).name.removeprefix('.')}"
+            paths.append(self._waiting(one).rename(path))
+        for path in self.folder.glob(".*.png"):
+            path.unlink()
+        return paths
+
+    def _waiting(self, view: Scored) -> Path:
+        return self.folder / f".{view.scene}-{view.protocol}-{Path(view.view).stem}.png"
+
+
+def lpips_change(view: Scored, method: str) -> float:
+    """As a share of the render's LPIPS; below 0: better."""
+    return view.scores[method]["lpips"] / max(view.scores["raw"]["lpips"], 1e-6) - 1
 
 
 class Fixers:
@@ -73,7 +116,15 @@ class Fixers:
         return dict(zip(self.names, (frame.rgb, self._reproject.fix(frame, references), *lite)))
 
 
-def judge(source: Path, protocol: str, steps: int, most: int, fixers: Fixers, sheets: Path | None) -> list[Scored]:
+def judge(
+    source: Path,
+    protocol: str,
+    steps: int,
+    most: int,
+    fixers: Fixers,
+    sheets: Path | None = None,
+    pictures: Pictures | None = None,
+) -> list[Scored]:
     """The held-out views of one fit, at most `most` of them, spread evenly."""
     scene = Scene(source) if protocol == OWN else sparse_fit(source, protocol, steps)
     session = FixSession(scene, ReprojectFixer())
@@ -95,6 +146,8 @@ def judge(source: Path, protocol: str, steps: int, most: int, fixers: Fixers, sh
         if sheets is not None:
             row = [photo.rgb, *(picture for name, picture in fixed.items() if name[-1] not in "012")]
             write_rgb(sheets / f"{source.name}-{protocol}-{Path(photo.name).stem}.png", np.hstack(row))
+        if pictures is not None:
+            pictures.keep(judged[-1], photo.rgb, frame.rgb, fixed[fixers.names[-1]])
         print(f"{source.name} {protocol} {photo.name}", file=sys.stderr, flush=True)
     return judged
 
@@ -106,6 +159,8 @@ def score(picture: Picture, photo: Picture) -> dict[str, float]:
         "ssim": metrics.ssim(picture, photo),
         "lpips": metrics.lpips(picture, photo),
         "lpips_alex": metrics.lpips(picture, photo, net="alex"),
+        "dists": metrics.dists(picture, photo),
+        "flip": metrics.flip(picture, photo),
     }
     return {name: value for name, value in found.items() if value is not None}
 
@@ -129,7 +184,7 @@ def summary(judged: list[Scored], method: str) -> dict[str, float | list[float]]
         found[metric] = round(float(ours.mean()), 4)
         if method == "raw":
             continue
-        lower_is_better = metric.startswith("lpips")
+        lower_is_better = metric in LOWER_IS_BETTER
         change = ours[picks].mean(1) / raw[picks].mean(1) - 1 if lower_is_better else (ours - raw)[picks].mean(1)
         found[f"{metric}_change"] = [round(float(q), 4) for q in np.quantile(change, (0.025, 0.5, 0.975))]
         found[f"{metric}_improved"] = round(float(np.mean(ours < raw if lower_is_better else ours > raw)), 3)
@@ -137,7 +192,7 @@ def summary(judged: list[Scored], method: str) -> dict[str, float | list[float]]
 
 
 def groups(judged: list[Scored]) -> dict[str, list[Scored]]:
-    """Sparse fits pooled, those near and far, dense fits pooled, and each scene and protocol."""
+    """Sparse fits pooled, those near and far, dense fits pooled; each scene near and far; each scene and protocol."""
     sparse = [one for one in judged if not one.dense]
     found = {
         "sparse": sparse,
@@ -145,14 +200,18 @@ def groups(judged: list[Scored]) -> dict[str, list[Scored]]:
         "far": [one for one in sparse if one.distance >= NEAR],
         "dense": [one for one in judged if one.dense],
     }
+    for one in sparse:
+        found.setdefault(f"{one.scene} {'near' if one.distance < NEAR else 'far'}", []).append(one)
     for one in judged:
         found.setdefault(f"{one.scene} {one.protocol}", []).append(one)
     return {name: members for name, members in found.items() if members}
 
 
 def table(figures: dict[str, dict[str, dict]]) -> str:
-    lines = ["| views | method | n | PSNR | cc-PSNR | SSIM | LPIPS | LPIPS-Alex | LPIPS, 95 % | better |"]
-    lines.append("| --- | --- " + "| ---: " * 8 + "|")
+    lines = [
+        "| views | method | n | PSNR | cc-PSNR | SSIM | LPIPS | LPIPS-Alex | DISTS | FLIP | LPIPS, 95 % | better |"
+    ]
+    lines.append("| --- | --- " + "| ---: " * (len(METRICS) + 3) + "|")
     for group, by_method in figures.items():
         for method, found in by_method.items():
             columns = [f"{found[name]:.3f}" if name in found else "" for name in METRICS]
@@ -171,23 +230,32 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=12, help="at most so many of each fit")
     parser.add_argument("--references", nargs="*", type=int, default=[0, 1, 2, 4], help="lite is tried with so many")
     parser.add_argument("--sheets", type=Path, help="write photo | raw | fixes of each view here")
+    parser.add_argument("--worst", type=int, default=0, metavar="N", help="write N sheets to look at, half the worst")
     parser.add_argument("--json", action="store_true", help="the last line is all scores as JSON")
     arguments = parser.parse_args()
+    if arguments.worst and find_weights("vgg") is None:
+        parser.error(f"--worst ranks by LPIPS, whose weights are not here. {how_to_get('vgg')}")
     cv2.setNumThreads(2)
     if arguments.sheets:
         arguments.sheets.mkdir(parents=True, exist_ok=True)
     fixers = Fixers(arguments.references)
+    pictures = Pictures((arguments.sheets or CACHE / "quality") / "worst") if arguments.worst else None
     judged = [
         one
         for source in arguments.scenes
         for protocol in arguments.protocols
-        for one in judge(source.resolve(), protocol, arguments.steps, arguments.views, fixers, arguments.sheets)
+        for one in judge(
+            source.resolve(), protocol, arguments.steps, arguments.views, fixers, arguments.sheets, pictures
+        )
     ]
     figures = {
         group: {method: {"n": len(members), **summary(members, method)} for method in fixers.names}
         for group, members in groups(judged).items()
     }
     print(table(figures))
+    if pictures is not None:
+        chosen = pictures.choose(judged, fixers.names[-1], arguments.worst)
+        print(f"{len(chosen)} sheets to look at are in {pictures.folder}", file=sys.stderr)
     if arguments.json:
         print(json.dumps({"figures": figures, "views": [asdict(one) for one in judged]}))
 
