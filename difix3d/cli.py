@@ -108,6 +108,8 @@ def _parser() -> argparse.ArgumentParser:
     ratings.add_argument("what", nargs="?", default="show", choices=_RATINGS, help="default: show")
     ratings.add_argument("--scene", default=None, help="show: of this scene only (its name)")
     ratings.add_argument("--without", nargs="+", type=int, default=(), help="show: leave these raters out (numbers)")
+    ratings.add_argument("--without-flagged", action="store_true", help="show: leave out the raters that are flagged")
+    ratings.add_argument("--since", default="", help="show: of this day (in UTC, as 2026-11-28) and later")
     scenes = os.environ.get("DIFIX3D_SCENES", "scenes")
     ratings.add_argument("--scenes", default=scenes, help=f"verify, weights: folder of scenes (default: {scenes})")
     ratings.add_argument("--out", default="", help="backup, weights: the file to write")
@@ -228,9 +230,11 @@ def _ratings(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _show_ratings(store: RatingStore, arguments: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
-    from difix3d.ratings.results import results
+    from difix3d.ratings.filters import all_that_stand, vote_filter
+    from difix3d.ratings.results import results_of
 
-    found = results(store, arguments.scene, arguments.without)
+    wanted = vote_filter(arguments.scene, arguments.since, arguments.without, arguments.without_flagged)
+    found = results_of(wanted.chosen(all_that_stand(store)))
     return {**store.counts(arguments.scene), "win_rates": store.win_rates(arguments.scene), **found}, []
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,32 +23,41 @@ _TOO_FAST_S = 0.6
 """Two pictures cannot be seen in less."""
 
 
-def of_raters(votes: Sequence[StoredRating]) -> list[dict[str, Any]]:
+def of_raters(votes: Sequence[StoredRating], flags: Mapping[int, list[str]] | None = None) -> list[dict[str, Any]]:
     """One entry per rater, most votes first: votes, gold, consistency, side, seconds, agreement, flags.
 
-    votes: those that stand, for every purpose.
+    votes: those that stand, for every purpose. flags: from more votes than these, None for these.
     """
+    flags = flags_of_raters(votes) if flags is None else flags
     by_rater: dict[int, list[StoredRating]] = defaultdict(list)
     for vote in votes:
         by_rater[vote.rater_number].append(vote)
     majority = _Majority(votes)
     entries = []
     for number, mine in by_rater.items():
-        gold, side = gold_accuracy(mine), side_bias(mine)
         entries.append(
             {
                 "rater": number,
                 "votes": sum(vote.purpose == RATE for vote in mine),
-                "gold": gold,
+                "gold": gold_accuracy(mine),
                 "consistency": self_consistency(mine),
-                "side": side,
+                "side": side_bias(mine),
                 "seconds": seconds_per_vote(mine),
                 "agrees_with_others": majority.share(mine),
                 "late": sum(vote.late for vote in mine),
-                "flags": _flags(gold, side, mine),
+                "flags": flags.get(number, []),
             }
         )
     return sorted(entries, key=lambda entry: (-entry["votes"], entry["rater"]))
+
+
+def flags_of_raters(votes: Sequence[StoredRating]) -> dict[int, list[str]]:
+    """Number -> why, of every rater who is flagged. votes: those that stand, for every purpose."""
+    by_rater: dict[int, list[StoredRating]] = defaultdict(list)
+    for vote in votes:
+        by_rater[vote.rater_number].append(vote)
+    flags = {number: _flags(gold_accuracy(mine), side_bias(mine), mine) for number, mine in by_rater.items()}
+    return {number: found for number, found in sorted(flags.items()) if found}
 
 
 def gold_accuracy(votes: Iterable[StoredRating]) -> dict[str, Any]:

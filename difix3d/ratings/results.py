@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from difix3d.ratings.agreement import INTERVAL, NOMINAL, Alpha, krippendorff_alpha
 from difix3d.ratings.arms import arm_of
 from difix3d.ratings.bradley_terry import fit_bradley_terry
+from difix3d.ratings.filters import Chosen, VoteFilter, all_that_stand
 from difix3d.ratings.log import StoredRating
 from difix3d.ratings.raters import gold_accuracy, of_raters, seconds_per_vote, self_consistency, side_bias
 from difix3d.ratings.schema import GOLD, RATE, REPEAT
@@ -33,22 +35,34 @@ GROUPS: dict[str, Callable[[Candidate], str]] = {
 """What scores are told by."""
 
 
-def results(store: RatingStore, scene_id: str | None = None, without: Collection[int] = ()) -> dict[str, Any]:
-    """Of all scenes or one. without: numbers of raters who are left out; which is part of the result."""
-    everything = store.ratings(scene_id, purposes=(RATE, GOLD, REPEAT), marks=False)
-    votes = [vote for vote in everything if vote.rater_number not in without]
+def results(
+    store: RatingStore,
+    scene_id: str | None = None,
+    without: Collection[int] = (),
+    *,
+    since: date | None = None,
+    without_flagged: bool = False,
+) -> dict[str, Any]:
+    """Of all scenes or one, of all raters or some (see ratings/filters.py); which is part of the result."""
+    wanted = VoteFilter(scene_id, since, tuple(sorted(without)), without_flagged)
+    return results_of(wanted.chosen(all_that_stand(store)))
+
+
+def results_of(chosen: Chosen) -> dict[str, Any]:
+    """As `results`, of votes that are at hand."""
+    votes = chosen.votes
     rated = [vote for vote in votes if vote.purpose == RATE]
     judged = _judged_by_others(rated)
+    scores = {name: scores_by(judged, group) for name, group in GROUPS.items()}
     return {
-        "filters": {
-            "scene": scene_id,
-            "without_raters": sorted(without),
-            "votes_left_out": len(everything) - len(votes),
-        },
+        "filters": chosen.record,
+        "flagged": [{"rater": number, "flags": flags} for number, flags in chosen.flags.items()],
         "votes": len(rated),
+        "pairs": len({vote.item_id for vote in rated}),
         "gold_votes": sum(vote.purpose == GOLD for vote in votes),
         "repeat_votes": sum(vote.purpose == REPEAT for vote in votes),
         "late_votes": sum(vote.late for vote in votes),
+        "choices": dict(sorted(Counter(vote.rating.choice for vote in rated).items())),
         "per_day": dict(sorted(Counter(vote.created_at.date().isoformat() for vote in votes).items())),
         "alpha": {
             "choice": _told(_alpha_of_choices(rated)),
@@ -59,9 +73,9 @@ def results(store: RatingStore, scene_id: str | None = None, without: Collection
         "consistency": self_consistency(votes),
         "side_bias": side_bias(votes),
         "seconds": seconds_per_vote(votes),
-        "raters": of_raters(votes),
-        "scores": {name: scores_by(judged, group) for name, group in GROUPS.items()},
-        "win_matrix": win_matrix(judged, GROUPS["arm"]),
+        "raters": of_raters(votes, chosen.flags),
+        "scores": scores,
+        "win_matrix": win_matrix(judged, GROUPS["arm"], [each["name"] for each in scores["arm"]]),
         "scenes": _by_scene(rated),
         "tags": tags_by(judged, GROUPS["fixer"]),
     }
@@ -91,13 +105,17 @@ def scores_by(votes: Sequence[StoredRating], group: Callable[[Candidate], str]) 
     ]
 
 
-def win_matrix(votes: Sequence[StoredRating], group: Callable[[Candidate], str]) -> dict[str, Any]:
-    """names; wins[i][j]: how often i was preferred to j; ties[i][j] (with both bad): symmetric."""
-    names, _, wins, ties = _tables(votes, group)
+def win_matrix(
+    votes: Sequence[StoredRating], group: Callable[[Candidate], str], names: Sequence[str] = ()
+) -> dict[str, Any]:
+    """names; wins[i][j]: how often i was preferred to j; ties[i][j] (with both bad): symmetric. names: their order, ()
+    for that of the alphabet."""
+    known, _, wins, ties = _tables(votes, group)
+    order = [known.index(name) for name in names or known]
     return {
-        "names": names,
-        "wins": wins.sum(axis=0).astype(int).tolist(),
-        "ties": ties.sum(axis=0).astype(int).tolist(),
+        "names": [known[place] for place in order],
+        "wins": wins.sum(axis=0)[np.ix_(order, order)].astype(int).tolist(),
+        "ties": ties.sum(axis=0)[np.ix_(order, order)].astype(int).tolist(),
     }
 
 

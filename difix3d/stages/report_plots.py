@@ -44,7 +44,8 @@ def residual_rgb(residual: NDArray[np.float32]) -> NDArray[np.uint8]:
     return (colormaps["inferno"](np.clip(residual / RESIDUAL_MAX, 0, 1))[..., :3] * 255 + 0.5).astype(np.uint8)
 
 
-def _axes(title: str, height: float = _SIZE_INCHES[1]) -> tuple[Figure, Axes]:
+def titled_axes(title: str, height: float = _SIZE_INCHES[1]) -> tuple[Figure, Axes]:
+    """A figure with one plot in the report's look, on which to draw. height: in inches."""
     from matplotlib.figure import Figure
 
     figure = Figure((_SIZE_INCHES[0], height), dpi=_DPI, layout="constrained")
@@ -58,14 +59,15 @@ def _axes(title: str, height: float = _SIZE_INCHES[1]) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _png(figure: Figure) -> bytes:
+def png_bytes(figure: Figure) -> bytes:
+    """The drawn figure as a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", facecolor="white")
     return buffer.getvalue()
 
 
 def _line(points: Sequence[tuple[float, float]], title: str, colour: str, from_zero: bool = False) -> bytes:
-    figure, axes = _axes(title)
+    figure, axes = titled_axes(title)
     seconds, values = zip(*points)
     axes.plot(seconds, values, color=colour, linewidth=2, marker="o", markersize=3 if len(points) < 40 else 0)
     axes.set_xlabel("seconds of fitting", color=SOFT, fontsize=9.5)
@@ -77,14 +79,14 @@ def _line(points: Sequence[tuple[float, float]], title: str, colour: str, from_z
         f"{values[-1]:,.0f}" if from_zero else f"{values[-1]:.1f}",
         (seconds[-1], values[-1]), (0, 7), textcoords="offset points", ha="right", color=colour, weight="bold",
     )  # fmt: skip
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def _bars_by_photo(photos: Sequence[ScoredPhoto]) -> bytes:
     """In the order of the capture, so that a bad stretch of a walk shows as one."""
     from matplotlib.patches import Patch
 
-    figure, axes = _axes("PSNR of every photo's camera, dB, in the order of the photos")
+    figure, axes = titled_axes("PSNR of every photo's camera, dB, in the order of the photos")
     axes.grid(visible=False, axis="x")
     # Equal pictures have an infinite PSNR; a bar needs an end.
     values = [min(photo.psnr, 60.0) for photo in photos]
@@ -96,12 +98,12 @@ def _bars_by_photo(photos: Sequence[ScoredPhoto]) -> bytes:
         handles=[Patch(color=colour, label=role) for role, colour in roles], ncols=2, fontsize=9.5, frameon=False,
         labelcolor=SOFT, loc="upper left", bbox_to_anchor=(0, 0),
     )  # fmt: skip
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def _phases(phases: Sequence[tuple[str, float]]) -> bytes:
     total = sum(seconds for _, seconds in phases)
-    figure, axes = _axes(f"Where {total:,.0f} seconds went", 0.9 + 0.26 * len(phases))
+    figure, axes = titled_axes(f"Where {total:,.0f} seconds went", 0.9 + 0.26 * len(phases))
     axes.grid(visible=False, axis="y")
     names, seconds = [name for name, _ in phases], [value for _, value in phases]
     bars = axes.barh(range(len(phases)), seconds, color=BLUE, height=0.62)
@@ -111,4 +113,4 @@ def _phases(phases: Sequence[tuple[str, float]]) -> bytes:
     axes.set_xlim(0, 1.18 * max(max(seconds), 1e-3))
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
-    return _png(figure)
+    return png_bytes(figure)

@@ -1,4 +1,4 @@
-"""The page: five steps as tabs, the open scene above them, and a clock that follows its job."""
+"""The page: six steps as tabs, the open scene above them, and a clock that follows its job."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from difix3d.errors import SceneError
 from difix3d.scene import Scene
 from difix3d.ui import capture, dataset, fix, rate, scene
 from difix3d.ui.follow import Followed, Follower, panel
+from difix3d.ui.results import step as results
 from difix3d.ui.shared import QUIET, Shared, told
 from difix3d.ui.studio import Studio
 from difix3d.ui.widgets import outbox, status_line
@@ -30,7 +31,8 @@ def build(studio: Studio) -> gr.Blocks:
     with gr.Blocks(title="Difix3D Studio", analytics_enabled=False, delete_cache=(3600, 24 * 3600)) as page:
         visitor = gr.BrowserState({"id": "", "scene": ""}, storage_key=_STORAGE_KEY, secret=studio.secret)
         scene_id, revision, seen = gr.State(""), gr.State(""), gr.State("")
-        shared = Shared(studio, visitor, scene_id, revision)
+        filters = gr.State({})
+        shared = Shared(studio, visitor, scene_id, revision, filters)
 
         gr.HTML(_HEADER, elem_id="dx-header", apply_default_css=False)
         with gr.Row(equal_height=True):
@@ -55,6 +57,8 @@ def build(studio: Studio) -> gr.Blocks:
                 fix.build(shared)
             with gr.Tab("Rate"):
                 rate.build(shared)
+            with gr.Tab("Results") as looked_at:
+                results.build(shared, looked_at)
             with gr.Tab("Dataset"):
                 dataset.build(shared)
         outbox()

@@ -18,6 +18,7 @@ from difix3d.presets import steps_for_run
 from difix3d.ui import widgets
 from difix3d.ui.page import build
 from difix3d.ui.rating import routes as rating_routes
+from difix3d.ui.results import step as results
 from difix3d.ui.studio import EXAMPLE, Studio
 
 MAX_UPLOAD = "1gb"
@@ -109,7 +110,7 @@ def serve(options: argparse.Namespace, *, block: bool = True) -> tuple[Any, str,
         share=options.share,
         prevent_thread_lock=True,
         theme=theme(),
-        css=widgets.css(),
+        css=widgets.css() + results.css(),
         max_file_size=MAX_UPLOAD,
         footer_links=[],
         run_history=False,  # it would show a rater which picture was which

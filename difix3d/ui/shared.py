@@ -28,12 +28,14 @@ SLOW: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "model", 
 @dataclass
 class Shared:
     """visitor: {"id", "scene"} that the browser keeps; scene_id: the open scene, "" for none; revision: changes
-    whenever something in the open scene is complete, so that the steps read it again."""
+    whenever something in the open scene is complete, so that the steps read it again; filters: which votes Results
+    counts and an export holds (the settings since, without, without_flagged of the export)."""
 
     studio: Studio
     visitor: gr.BrowserState
     scene_id: gr.State
     revision: gr.State
+    filters: gr.State
 
 
 def told(handler: Callable[..., Any]) -> Callable[..., Any]:

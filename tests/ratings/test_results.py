@@ -4,53 +4,28 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import sqlite3
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import pytest
+import voted_store
 from rated_scene import make_scene, vote_on
-from rating_votes import candidate, vote
+from rating_votes import vote
 
 from difix3d.cli import main
 from difix3d.errors import RatingError
 from difix3d.ratings.candidates import candidates_of
-from difix3d.ratings.identity import canonical_pair, item_key
-from difix3d.ratings.log import ensure_item
+from difix3d.ratings.identity import item_key
 from difix3d.ratings.results import results
-from difix3d.ratings.schema import AssignmentRow, new_id
+from difix3d.ratings.schema import AssignmentRow
 from difix3d.ratings.store import RatingStore
-from difix3d.types import Judgement, Rating
-
-STRENGTH = {"render": 0.0, "weak": 0.6, "strong": 1.6}
 
 
 @pytest.fixture
 def voted(store: RatingStore) -> RatingStore:
-    """Four raters: two who know, one who guesses, one who always takes the left."""
-    rng = random.Random(1)
-    fixers = list(STRENGTH)
-    for index in range(60):
-        one, other = rng.sample(fixers, 2)
-        a, b = canonical_pair(candidate(one, index), candidate(other, index))
-        for rater in ("ann", "bob", "guesses", "left"):
-            left_is = rng.choice("ab")
-            knows = "a" if STRENGTH[a.fixer] + rng.gauss(0, 0.5) > STRENGTH[b.fixer] else "b"
-            choice = {"guesses": rng.choice("ab"), "left": left_is}.get(rater, knows)
-            tagged = Judgement(("blur",) if index % 3 == 0 else (), 2, 3)
-            store.add(Rating(a, b, choice, left_is, rater, 2.0, on_a=tagged, on_b=Judgement()), new_id())
-    for index in range(100, 112):
-        a, b = canonical_pair(candidate("photo", index), candidate("render", index))
-        expected = "a" if a.fixer == "photo" else "b"
-        item = item_key(a, b)
-        store.write(lambda session, a=a, b=b, e=expected: ensure_item(session, a, b, {}, "photo", e))
-        for rater in ("ann", "bob", "guesses", "left"):
-            left_is = rng.choice("ab")
-            wrong = "b" if expected == "a" else "a"
-            choice = {"guesses": (expected, wrong)[index % 2], "left": left_is}.get(rater, expected)
-            store.add(Rating(a, b, choice, left_is, rater, 0.1 if rater == "left" else 2.0), f"{rater}{item}")
-    return store
+    return voted_store.fill(store)
 
 
 def test_scores_are_in_the_true_order_with_intervals(voted: RatingStore) -> None:
@@ -77,11 +52,11 @@ def test_raters_are_told_apart_and_nobody_is_dropped(voted: RatingStore) -> None
     assert left["side"]["left_share"] == 1.0 and "prefers the left side" in left["flags"]
     assert found[by_name["ann"]]["agrees_with_others"] > left["agrees_with_others"]
     without = results(voted, without=[by_name["left"], by_name["guesses"]])
-    assert without["filters"] == {
-        "scene": None,
-        "without_raters": sorted([by_name["left"], by_name["guesses"]]),
-        "votes_left_out": 144,
-    }
+    odd = sorted([by_name["left"], by_name["guesses"]])
+    assert without["filters"]["without_raters"] == odd and without["filters"]["votes_left_out"] == 144
+    flagged = results(voted, without_flagged=True)
+    assert flagged["filters"]["without_raters"] == odd and flagged["votes"] == without["votes"]
+    assert results(voted, since=date(2999, 1, 1))["filters"]["votes_before"] == 288
     assert without["alpha"]["choice"]["alpha"] > results(voted)["alpha"]["choice"]["alpha"] + 0.2
 
 
@@ -138,6 +113,9 @@ def test_the_command_line_shows_all_of_it(capsys, database: str, scene) -> None:
     figures = run(capsys, "show", "--without", "1", "--scene", "court", "--ratings-db", database)["figures"]
     assert figures["votes"] == 6 and figures["filters"]["without_raters"] == [1]
     assert run(capsys, "--scene", "nowhere", "--ratings-db", database)["figures"]["votes"] == 0
+    figures = run(capsys, "--since", "2000-01-01", "--without-flagged", "--ratings-db", database)["figures"]
+    assert figures["votes"] == 9 and figures["filters"]["since"] == "2000-01-01"
+    assert "no day" in run(capsys, "--since", "soon", "--ratings-db", database)["error"]["message"]
 
 
 def test_weights_leave_out_what_people_call_worse(capsys, database: str, scene, tmp_path: Path) -> None:
