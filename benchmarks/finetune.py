@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("DIFIX3D_SHARED", ROOT.parent / "shared"))
 DIFIX3D = [sys.executable, "-m", "difix3d"]
 RECIPE = ["--width", "208", "--height", "312", "--crop", "128", "--learning-rate", "1e-3", "--gram-warmup-steps", "40",
-          "--save-every", "10", "--validation-pairs", "4", "--tracker", "none"]  # fmt: skip
+          "--save-every", "10", "--lora-rank", "0", "--validation-pairs", "4", "--tracker", "none"]  # fmt: skip
 WIDTH, KEPT_APART = 0.1, 5
 
 

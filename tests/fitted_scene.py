@@ -20,9 +20,10 @@ from difix3d.types import Frame, Trajectory
 HELDOUT = ("00000.png", "00004.png", "00008.png")
 
 
-def write_fitted_scene(root: Path) -> Scene:
-    """Twelve photos around a ball, three of them held out; splats made of the sparse points alone, so a poor fit."""
-    synthetic = make_synthetic_scene(width=96, height=72)
+def write_fitted_scene(root: Path, seed: int = 0) -> Scene:
+    """Twelve photos around a ball, three of them held out; splats made of the sparse points alone, so a poor fit.
+    seed: of another ball."""
+    synthetic = make_synthetic_scene(width=96, height=72, seed=seed)
     scene = write_synthetic_scene(root, synthetic)
     reconstruction = synthetic.reconstruction
     cameras = [view.camera for view in reconstruction.views]

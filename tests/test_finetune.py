@@ -41,6 +41,8 @@ def config(goldens: Goldens, shared, tmp_path, **changes) -> FinetuneConfig:
         "learning_rate": 2e-3,
         "crop": 32,
         "tracker": "none",
+        "lora_rank": 0,
+        "max_psnr_drop": 99.0,
     }
     return FinetuneConfig(**{**settings, **changes})
 
@@ -152,7 +154,7 @@ def test_killed_and_resumed_it_ends_with_the_same_bits(goldens, shared, tmp_path
 
     killed = config(goldens, shared, tmp_path, **flags)
     words = ["--data", killed.data, "--from", killed.start, "--out", killed.out, "--learning-rate", "2e-3"]
-    words += ["--crop", "32", "--tracker", "none", "--json"]
+    words += ["--crop", "32", "--tracker", "none", "--lora-rank", "0", "--max-psnr-drop", "99", "--json"]
     words += [word for name, value in flags.items() for word in ("--" + name.replace("_", "-"), str(value))]
     command = [sys.executable, "-m", "difix3d", "finetune", *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -19,12 +19,14 @@ DEFAULT_FIXER = "reproject"
 
 
 def load_fixer(name: str) -> Fixer:
-    """The fixer called `name`: one of FIXERS, a folder in Difix's checkpoint layout, or a Hub id "owner/model".
+    """The fixer called `name`: one of FIXERS, a checkpoint folder of Difix or lite, or a Hub id "owner/model".
 
     Raises FixerError for a name that is none of these, CheckpointError for a checkpoint that does not fit.
     """
     if name in FIXERS:
         return _class_of(name)()
+    if (Path(name) / "lite.safetensors").is_file():
+        return import_module("difix3d.fixers.lite.checkpoint").TunedLite(name)
     if Path(name).is_dir() or name.count("/") == 1:
         return _class_of("difix")(name)
     raise FixerError(

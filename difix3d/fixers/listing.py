@@ -41,10 +41,41 @@ class Facts:
     measured: bool
 
 
-def offers(checkpoints: Path, also: str = "") -> list[Offer]:
-    """Those of the table, the published checkpoints, those in the folder `checkpoints`, and `also`. Quick: nothing is
-    loaded and nobody asked."""
+@dataclass(frozen=True)
+class Trained:
+    """A checkpoint that was trained here. parent: what it was trained from, as load_fixer takes it, "" where it does
+    not say; held_back: why it is not offered among the fixers, "" for most (training/gate.py)."""
+
+    name: str
+    folder: Path
+    licence: str
+    parent: str = ""
+    held_back: str = ""
+
+
+def trained(checkpoints: Path) -> list[Trained]:
+    """The checkpoints of Difix and of lite in the folder `checkpoints`, by name, also those that are held back."""
     from difix3d.fixers.difix.checkpoint import licence_of, list_checkpoints
+    from difix3d.fixers.lite.checkpoint import about, weights_of
+
+    difix = {name: licence_of(checkpoints / name) for name in list_checkpoints(checkpoints)}
+    lite = {}
+    for place in checkpoints.iterdir() if checkpoints.is_dir() else ():
+        if not place.name.startswith(".") and place.is_dir() and weights_of(place) is not None:
+            lite[place.name] = load_fixer(str(place)).licence
+    found = []
+    for name, licence in sorted({**difix, **lite}.items()):
+        says = about(checkpoints / name)
+        problems = (says.get("figures") or {}).get("gate", {}).get("problems", [])
+        parent = str((says.get("start") or {}).get("name", ""))
+        found.append(Trained(name, checkpoints / name, licence, parent, "; ".join(problems)))
+    return found
+
+
+def offers(checkpoints: Path, also: str = "") -> list[Offer]:
+    """Those of the table, the published checkpoints, those in the folder `checkpoints` that are not held back, and
+    `also`. Quick: nothing is loaded and nobody asked."""
+    from difix3d.fixers.difix.checkpoint import licence_of
     from difix3d.fixers.difix.fixer import default_checkpoint
     from difix3d.fixers.difix.hub import PUBLISHED
 
@@ -57,9 +88,9 @@ def offers(checkpoints: Path, also: str = "") -> list[Offer]:
         else:
             found.append(Offer(name, name, load_fixer(name).licence))
     found += [Offer(name, name, licence_of(name)) for name in PUBLISHED if name != default]
-    for name in list_checkpoints(checkpoints):
-        folder = checkpoints / name
-        found.append(Offer(str(folder), f"{name} (trained here)", licence_of(folder), own=True))
+    for one in trained(checkpoints):
+        if not one.held_back:
+            found.append(Offer(str(one.folder), f"{one.name} (trained here)", one.licence, own=True))
     if also and also not in {offer.name for offer in found}:
         fixer = load_fixer(also)
         found.append(Offer(also, fixer.name, fixer.licence))

@@ -18,17 +18,17 @@ from difix3d.errors import ConfigError
 from difix3d.events import Event, Progress, Warned
 from difix3d.fixers.difix.checkpoint import licence_of, references_of
 from difix3d.fixers.difix.hub import fetch, is_hub_id
-from difix3d.fixers.difix.pipeline import DifixPipeline
+from difix3d.fixers.difix.pipeline import TIMESTEP, DifixPipeline
 from difix3d.fixers.difix.vae import merge_lora
 from difix3d.losses import LPIPS
 from difix3d.perceptual_weights import find_weights, how_to_get
-from difix3d.training import state
+from difix3d.training import gate, state
 from difix3d.training.card import card
 from difix3d.training.dataset import PairsDataset
 from difix3d.training.fingerprint import hash_of_pairs, hash_of_weights
 from difix3d.training.framing import Framing
 from difix3d.training.loop import LoopSettings, StepResult, Trainer
-from difix3d.training.pairs import find_json, read_pairs
+from difix3d.training.pairs import find_json, has_true_target, hold_apart, read_pairs
 from difix3d.training.preference import PreferenceWeights
 from difix3d.training.processes import everywhere, on_main
 from difix3d.training.step import LossWeights
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from difix3d.stages.finetune import FinetuneConfig
 
 _RESULT_STAYS = {"data", "start", "out", "steps", "batch_size", "accumulation", "gradient_checkpointing", "save_every",
-                 "restart", "validate_every", "tracker"}  # fmt: skip
+                 "restart", "validate_every", "tracker", "max_psnr_drop", "max_lpips_rise"}  # fmt: skip
 """Settings that may change when a stopped run goes on: of data and start their contents are compared, not their names,
 and of batches the pairs per step, not how processes share them."""
 
@@ -80,8 +80,24 @@ class Finetuning:
         self.pairs: dict[str, list[TrainingPair]] = everywhere(
             lambda: read_pairs(self.source, self.framing, comparisons=compares)
         )
+        self.pairs, self.held_apart = hold_apart(self.pairs)
+        self.own = self._leave_out_own()
         self.comparisons = sum(pair.worse_image is not None for pair in self.pairs["train"])
         self.dataset = PairsDataset(self.pairs["train"], self.framing, seed=self.config.seed)
+
+    def _leave_out_own(self) -> int:
+        """How many approved fixes the parent made itself, as it would make them again: their gradient is zero, and they
+        are left out."""
+        parent = Path(self.config.start).resolve().name if Path(self.config.start).is_dir() else self.config.start
+
+        def is_own(pair: TrainingPair) -> bool:
+            made = pair.provenance.get("settings") or {}
+            is_approved = pair.worse_image is None and not has_true_target(pair)
+            return is_approved and made.get("checkpoint") == parent and made.get("timestep") in (None, TIMESTEP)
+
+        rows = self.pairs["train"]
+        self.pairs["train"] = [pair for pair in rows if not is_own(pair)]
+        return len(rows) - len(self.pairs["train"])
 
     def fetch(self) -> Iterator[Event]:
         """Bring a parent that is on the Hub to this machine. One process of it downloads, the others wait for that."""
@@ -123,6 +139,17 @@ class Finetuning:
             self.accelerator.init_trackers(state.RUNS)
 
     def warnings(self) -> Iterator[Warned]:
+        if self.own:
+            yield Warned(
+                "finetune",
+                f"{self.own} approved fixes are what the parent makes anyway: they teach nothing and are left out.",
+            )
+        if self.held_apart:
+            yield Warned(
+                "finetune",
+                f"The data has no test scene: {self.held_apart} photos are kept apart to judge by, of scenes that are "
+                "trained on.",
+            )
         if 0 < len(self.pairs["train"]) == self.comparisons:
             yield Warned(
                 "finetune",
@@ -216,22 +243,15 @@ class Finetuning:
         return 4 * written + (2 * self.trainer.state_bytes if saves else 0)
 
     def _summary(self) -> dict[str, Any]:
-        losses, validations = self.record.losses, self.record.validations
-        tenth = max(1, len(losses) // 10)
+        losses, validation = self.record.losses, state.before_and_after(self.record)
+        limits = gate.Limits(self.config.max_psnr_drop, self.config.max_lpips_rise)
         return {
             "steps": len(losses),
             "pairs": len(self.pairs["train"]) - self.comparisons,
             "comparisons": self.comparisons,
-            "loss_first": sum(losses[:tenth]) / tenth,
-            "loss_last": sum(losses[-tenth:]) / tenth,
-            "validation": {
-                "pairs": validations[0]["pairs"],
-                "input": validations[0]["input"],
-                "before": validations[0]["output"],
-                "after": validations[-1]["output"],
-            }
-            if validations
-            else None,
+            **state.first_and_last(losses),
+            "validation": validation,
+            "gate": gate.judged(validation, limits),
         }
 
     def _write(self, figures: dict[str, Any]) -> None:

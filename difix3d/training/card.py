@@ -17,6 +17,24 @@ _LIMITS = (
     "- Few pairs or many steps teach it these scenes by heart. Compare with the parent before using it elsewhere.",
 )
 
+_KINDS = {
+    "difix": (
+        "Difix",
+        "Cleans renders of 3D scenes in one denoising step.",
+        "from difix3d.fixers.difix import DifixPipeline",
+        "",
+        'fixed = DifixPipeline.from_pretrained("THIS FOLDER")(image, ref_image).images[0]',
+    ),
+    "lite": (
+        "lite",
+        "Cleans renders of 3D scenes with photos that are carried into them: a small convolutional network.",
+        "from difix3d.fixers import load_fixer",
+        "",
+        'fixed = load_fixer("THIS FOLDER").fix(frame, references)',
+    ),
+}
+"""Kind of checkpoint -> its name, what it does, and lines of code that use it."""
+
 
 def card(about: dict[str, Any]) -> str:
     """The whole file, from what difix3d.json says. JSON strings are YAML too: names with colons stay whole."""
@@ -32,7 +50,7 @@ def _front_matter(about: dict[str, Any]) -> list[str]:
         *([f"base_model: {json.dumps(parent)}"] if is_hub_id(parent) else []),
         "pipeline_tag: image-to-image",
         "tags:",
-        "- difix",
+        f"- {about.get('kind', 'difix')}",
         "- novel-view-synthesis",
         "---",
     ]
@@ -40,27 +58,28 @@ def _front_matter(about: dict[str, Any]) -> list[str]:
 
 def _body(about: dict[str, Any]) -> list[str]:
     start, data, figures = about["start"], about["data"], about["figures"]
+    name, what, *usage = _KINDS[about.get("kind", "difix")]
     revision = f", revision `{start['revision']}`" if start["revision"] else ""
     return [
-        f"# A Difix checkpoint, trained on {data['pairs']} pairs",
+        f"# A {name} checkpoint, trained on {data['pairs']} pairs",
         "",
-        "Cleans renders of 3D scenes in one denoising step. Trained with Difix3D Studio.",
+        f"{what} Trained with Difix3D Studio.",
         "",
         f"- Parent: `{_shown(start['name'])}`{revision}; weights' sha256 `{start['sha256']}`",
         f"- Licence: {about['licence']}. It is the parent's, and binds this checkpoint as it binds the parent.",
         f"- Data: `{_shown(data['name'])}`, {data['pairs']} training pairs, sha256 `{data['sha256']}`. Its own card "
         "names the licences of its pictures; see there whether they bind what is learned from them.",
+        *(f"  - {licence}" for licence in data.get("licences", ())),
         f"- References it was trained to look at: {about['references']}",
         "",
         "```python",
-        "from difix3d.fixers.difix import DifixPipeline",
-        "",
-        'fixed = DifixPipeline.from_pretrained("THIS FOLDER")(image, ref_image).images[0]',
+        *usage,
         "```",
         "",
         "## Validation",
         "",
         *_validation(figures["validation"]),
+        *_gate(figures.get("gate", {})),
         "",
         "## Training",
         "",
@@ -81,6 +100,12 @@ def _body(about: dict[str, Any]) -> list[str]:
 def _shown(name: str) -> str:
     """A Hub id as it is, of a path its last part."""
     return name if is_hub_id(name) else Path(name).name
+
+
+def _gate(found: dict[str, Any]) -> list[str]:
+    """Whether it was found good enough to be offered."""
+    problems = "; ".join(found.get("problems", ()))
+    return ["", f"Not offered among the fixers: {problems}."] if problems else []
 
 
 def _validation(found: dict[str, Any] | None) -> list[str]:

@@ -22,6 +22,8 @@ class Purpose(IntEnum):
     POSTERIOR = 3
     GRAM_CROP = 4
     NEW_LORA = 5
+    LITE_CROP = 6
+    LITE_COMPARED = 7
 
 
 def generator_of(seed: int, purpose: Purpose, *numbers: int) -> torch.Generator:

@@ -17,7 +17,10 @@ from difix3d.errors import FormatError
 from difix3d.training.framing import Framing, Size
 from difix3d.types import TrainingPair
 
-JSON_NAME, COMPARISONS_NAME = "difix.json", "comparisons.json"
+JSON_NAME, COMPARISONS_NAME, PROVENANCE_NAME = "difix.json", "comparisons.json", "provenance.json"
+APPROVED = "approved_fix"
+"""What provenance calls a row whose target is a fix that raters liked, and no photo."""
+APART_EVERY = 5
 _PROMPT = "remove degradation"
 _SHOWN_IN_FULL = 20
 _SAME_ASPECT = 0.02
@@ -51,6 +54,34 @@ def read_pairs(
     return pairs
 
 
+def has_true_target(pair: TrainingPair) -> bool:
+    """Its target is a photo: not what raters preferred."""
+    return pair.worse_image is None and pair.provenance.get("kind") != APPROVED
+
+
+def hold_apart(pairs: dict[str, list[TrainingPair]]) -> tuple[dict[str, list[TrainingPair]], int]:
+    """(pairs, how many were moved): where there is no test pair, as in an export of one scene, every fifth photo of
+    "train" is kept apart to judge by, with all else that is there of its frame. Fewer than five stay."""
+    photos = [pair for pair in pairs["train"] if has_true_target(pair)]
+    if pairs.get("test") or len(photos) < APART_EVERY:
+        return pairs, 0
+    apart = photos[APART_EVERY // 2 :: APART_EVERY]
+    images = {pair.image for pair in apart}
+    return {"train": [pair for pair in pairs["train"] if pair.image not in images], "test": apart}, len(apart)
+
+
+def _provenance(folder: Path) -> dict[str, Any]:
+    """Row -> where it is from, as exports say; {} where nothing is said."""
+    path = folder / PROVENANCE_NAME
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise FormatError(f"{path.name}: expected JSON, could not read it ({error})") from error
+    return found if isinstance(found, dict) else {}
+
+
 def _read(path: Path, framing: Framing | None) -> dict[str, list[TrainingPair]]:
     try:
         splits = json.loads(path.read_text())
@@ -59,7 +90,7 @@ def _read(path: Path, framing: Framing | None) -> dict[str, list[TrainingPair]]:
     if not isinstance(splits, dict) or not isinstance(splits.get("train"), dict):
         raise FormatError(f'{path.name}: expected {{"train": {{id: row}}, "test": {{...}}}}, found no "train" in it')
     framing = framing or Framing()
-    check = _Check(path.parent)
+    check = _Check(path.parent, _provenance(path.parent))
     pairs = {
         split: [
             pair
@@ -86,19 +117,19 @@ def _report(file: str, problems: dict[str, str], good: int) -> str:
 class _Check:
     """Turns rows into pairs. problems: row name -> what is wrong with it."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, provenance: dict[str, Any]):
+        self.folder, self.provenance = folder, provenance
         self.problems: dict[str, str] = {}
         self._sizes: dict[Path, Size] = {}  # a photo is the reference of many rows
 
     def row(self, name: str, row: Any, framing: Framing) -> TrainingPair | None:
         try:
-            return self._pair(row, framing)
+            return self._pair(row, framing, self.provenance.get(name.partition("/")[2], {}))
         except FormatError as error:
             self.problems[name] = error.message
             return None
 
-    def _pair(self, row: Any, framing: Framing) -> TrainingPair:
+    def _pair(self, row: Any, framing: Framing, provenance: dict[str, Any]) -> TrainingPair:
         if not isinstance(row, dict):
             raise FormatError("expected an object with image and target_image")
         named = row.get("ref_image")
@@ -115,7 +146,7 @@ class _Check:
             None if row.get(key) is None else self._picture(key, row[key]) for key in ("worse_image", "mask_image")
         )
         prompt, weight = str(row.get("prompt") or _PROMPT), _weight(row.get("weight", 1))
-        return TrainingPair(image, target, references, prompt, weight, worse, mask)
+        return TrainingPair(image, target, references, prompt, weight, worse, mask, provenance)
 
     def _picture(self, key: str, value: Any) -> Path:
         path = self.folder / value if isinstance(value, str) and value else None

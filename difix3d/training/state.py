@@ -16,18 +16,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from difix3d.atomic import recover_folder, replacing_folder, write_json
 from difix3d.errors import CheckpointError, ConfigError
 from difix3d.machine import free_disk_bytes
-from difix3d.training.loop import Trainer
 
 STATE, VALIDATION, RUNS = "state", "validation", "runs"
 _RECORD = "record.json"
+
+
+class Trainer(Protocol):
+    """What is saved of a training: tensors by kind and name, and how many steps they are of."""
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]: ...
+
+    def load(self, tensors: dict[str, dict[str, Tensor]], step: int) -> None: ...
 
 
 @dataclass
@@ -38,6 +46,20 @@ class Record:
     run: dict[str, Any]
     losses: list[float] = field(default_factory=list)
     validations: list[dict[str, Any]] = field(default_factory=list)
+
+
+def first_and_last(losses: list[float]) -> dict[str, float]:
+    """Means over the first and the last tenth of the steps."""
+    tenth = max(1, len(losses) // 10)
+    return {"loss_first": sum(losses[:tenth]) / tenth, "loss_last": sum(losses[-tenth:]) / tenth}
+
+
+def before_and_after(record: Record) -> dict[str, Any] | None:
+    """{"pairs", "input", "before", "after"} of the first and the last validation; None where there was none."""
+    if not record.validations:
+        return None
+    first, last = record.validations[0], record.validations[-1]
+    return {"pairs": first["pairs"], "input": first["input"], "before": first["output"], "after": last["output"]}
 
 
 def folder_beside(out: Path) -> Path:

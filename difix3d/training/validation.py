@@ -27,7 +27,7 @@ from difix3d.training.processes import everywhere
 from difix3d.types import TrainingPair
 
 METRICS = ("psnr", "ssim", "lpips")
-_SHOWN = 4
+SHOWN = 4
 _ROW_PX, _GAP_PX, _BACKGROUND = 256, 4, 24
 _MOST_DB = 100.0
 """Of equal pictures, whose PSNR has no end: a mean, and JSON, need one."""
@@ -61,7 +61,7 @@ class Validator:
         share = list(enumerate(self.pairs))[run.process_index :: run.num_processes]
         with trainer.averaged():
             judged = everywhere(
-                lambda: [_judge(trainer.pipeline, pair, self._framing, index < _SHOWN) for index, pair in share]
+                lambda: [_judge(trainer.pipeline, pair, self._framing, index < SHOWN) for index, pair in share]
             )
         judged = gather_object(judged)
         found = means(judged)
@@ -114,11 +114,11 @@ def _judge(pipeline: DifixPipeline, pair: TrainingPair, framing: Framing, shown:
         for picture in (image, *map(_opened, (pair.target_image, *pair.references)))
     )
     output = pipeline(degraded, [references] if references else None, prompt=pair.prompt).images[0]
-    strip = _strip([degraded, references[0] if references else None, output, target]) if shown else None
-    return Judged(_scores(degraded, target), _scores(output, target), strip)
+    strip = strip_of([degraded, references[0] if references else None, output, target]) if shown else None
+    return Judged(scores_of(degraded, target), scores_of(output, target), strip)
 
 
-def _scores(picture: Image.Image, target: Image.Image) -> Scores:
+def scores_of(picture: Image.Image, target: Image.Image) -> Scores:
     ours, theirs = np.asarray(picture), np.asarray(target)
     return {
         "psnr": min(metrics.psnr(ours, theirs), _MOST_DB),
@@ -127,7 +127,7 @@ def _scores(picture: Image.Image, target: Image.Image) -> Scores:
     }
 
 
-def _strip(pictures: Sequence[Image.Image | None]) -> NDArray[np.uint8]:
+def strip_of(pictures: Sequence[Image.Image | None]) -> NDArray[np.uint8]:
     """A missing picture is a grey place as wide as the first."""
     width, height = next(picture.size for picture in pictures if picture is not None)
     size = (max(1, round(width * _ROW_PX / height)), _ROW_PX)

@@ -1,0 +1,314 @@
+"""A fine-tuning run of lite: the same steps as stages/finetuning.py, in one process and without a Hub."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors.torch import save_file
+
+from difix3d.atomic import recover_folder, replacing_folder, write_json
+from difix3d.errors import ConfigError, FormatError
+from difix3d.events import Event, Progress, Warned
+from difix3d.fixers.lite import fixer as lite
+from difix3d.fixers.lite.checkpoint import ABOUT, NAME, TunedLite, sha256_of, weights_of
+from difix3d.fixers.lite.network import MULTIPLE
+from difix3d.losses import LPIPS
+from difix3d.metrics import psnr
+from difix3d.pairs.read import FRAMES, SIDECAR
+from difix3d.perceptual_weights import find_weights, how_to_get
+from difix3d.training import gate, state
+from difix3d.training.card import card
+from difix3d.training.fingerprint import hash_of_pairs
+from difix3d.training.framing import Framing
+from difix3d.training.lite_data import LiteCrops, PreparedPlanes, picture_at
+from difix3d.training.lite_loop import LiteSettings
+from difix3d.training.lite_tuning import LiteTuner, TuningSettings
+from difix3d.training.lite_validation import LiteValidator
+from difix3d.training.loop import StepResult
+from difix3d.training.pairs import find_json, has_true_target, hold_apart, read_pairs
+from difix3d.training.preference import PreferenceWeights
+from difix3d.types import TrainingPair
+
+if TYPE_CHECKING:
+    from difix3d.stages.finetune import FinetuneConfig
+
+RESULT_STAYS = {"data", "start", "out", "steps", "save_every", "restart", "validate_every", "tracker",
+                "max_psnr_drop", "max_lpips_rise"}  # fmt: skip
+_PLANES = "planes"
+_SAME_PICTURE_DB = 45.0
+"""An approved fix this near to what the parent makes is the parent's own output: it teaches nothing."""
+_EMA_DECAY = 0.98
+_NOT_FOR_LITE = {"accumulation": 1, "width": 0, "height": 0, "gram_weight": None, "gram_warmup_steps": None,
+                 "lora_rank": None, "gradient_checkpointing": False, "precision": "auto"}  # fmt: skip
+"""Settings that lite has no use for -> what they must be, None where any default will do."""
+
+
+class LiteFinetuning:
+    """`read_data`, `fetch`, `load`, `train`, `write`, in this order, within a with block. step: how many are done."""
+
+    def __init__(self, config: FinetuneConfig):
+        self.config = config
+        self.out = Path(config.out)
+        self.folder = state.folder_beside(self.out)
+        for name, needed in _NOT_FOR_LITE.items():
+            if needed is not None and getattr(config, name) != needed:
+                raise ConfigError(f"{name} is {getattr(config, name)!r}: lite is trained without it, leave it out")
+        if config.crop % MULTIPLE:
+            raise ConfigError(f"crop: lite needs a multiple of {MULTIPLE}, got {config.crop}")
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ConfigError("lite is small and is trained by one process: difix3d finetune, without a launcher")
+        weights = weights_of(config.start)
+        assert weights is not None, "finetune chose this by the start"
+        self._weights = weights
+        self._writer: Any = None
+
+    def __enter__(self) -> LiteFinetuning:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    @property
+    def step(self) -> int:
+        return self.tuner.step
+
+    def read_data(self) -> None:
+        """Every row is looked at, before anything large is loaded."""
+        self.source = find_json(Path(self.config.data))
+        self.planes = PreparedPlanes(self.source.parent, self.folder / _PLANES)
+        found = read_pairs(self.source, Framing(), comparisons=self.config.preference_weight > 0)
+        self.pairs: dict[str, list[TrainingPair]] = {
+            split: [pair for pair in rows if self.planes.has(pair)] for split, rows in found.items()
+        }
+        self.without_inputs = sum(map(len, found.values())) - sum(map(len, self.pairs.values()))
+        self.pairs, self.held_apart = hold_apart(self.pairs)
+        # To judge by photos alone: what raters liked is no truth.
+        self.pairs["test"] = [pair for pair in self.pairs.get("test", []) if has_true_target(pair)]
+        if not any(has_true_target(pair) for pair in self.pairs["train"]):
+            raise FormatError(
+                f"{self.source}: no row has a photo as its target and depth and cameras in {FRAMES} or {SIDECAR}. lite "
+                "is always held to the truth: render at held-out photos (difix3d render --trajectory heldout) and "
+                "export again."
+            )
+
+    def fetch(self) -> Iterator[Event]:
+        """Carry the photos into every frame, once."""
+        (self.folder / _PLANES).mkdir(parents=True, exist_ok=True)
+        used = [*self.pairs["train"], *self._judged()]
+        with state.writing("the planes of its pairs", self.folder):
+            for done, total in self.planes.prepare(used):
+                yield Progress("finetune", "carrying photos into the frames", done, total, "frames")
+
+    def _judged(self) -> list[TrainingPair]:
+        from difix3d.training.validation import chosen
+
+        return chosen(self.pairs["test"], self.config.validation_pairs)
+
+    def load(self) -> None:
+        """The parent, or the saved state of a run that was stopped."""
+        config = self.config
+        parent = lite.LiteFixer() if config.start == NAME else TunedLite(config.start)
+        parent.load()
+        assert parent.network is not None
+        self.licence = parent.licence
+        self.lpips = LPIPS.load("vgg") if config.lpips_weight and find_weights("vgg") else None
+        self.own = self._leave_out_own(parent)
+        targets = [pair for pair in self.pairs["train"] if pair.worse_image is None]
+        compared = [pair for pair in self.pairs["train"] if pair.worse_image is not None]
+        self.comparisons, self.approved = len(compared), sum(not has_true_target(pair) for pair in targets)
+        self.photos = len(targets) - self.approved
+        crops = [LiteCrops(rows, self.planes, config.crop, config.seed) for rows in (targets, compared)]
+        self.tuner = LiteTuner(parent.network, crops[0], crops[1] if compared else None, _settings(config), self.lpips)
+        self.losses = ("l1", "blocks", "trust", *(("lpips",) if self.lpips else ()))
+        self.losses += ("preference", "proximity") if compared else ()
+        kept = {name: value for name, value in asdict(config).items() if name not in RESULT_STAYS}
+        data = hash_of_pairs(self.source, self.pairs)
+        self.identity = {**kept, "data": data, "start": sha256_of(self._weights), "losses": list(self.losses)}
+        self.record = self._stopped_run() or state.Record(self.identity)
+        self.validator = LiteValidator(self.tuner, self._judged(), self.planes, self.folder / state.VALIDATION)
+        self._tracks = config.tracker == "tensorboard" and find_spec("tensorboard") is not None
+        if self._tracks:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self.folder / state.RUNS), purge_step=self.step + 1)
+
+    def _leave_out_own(self, parent: lite.LiteFixer) -> int:
+        """How many approved fixes are what the parent makes anyway: their gradient is zero, and they are left out."""
+        assert parent.network is not None
+
+        def is_own(pair: TrainingPair) -> bool:
+            if pair.worse_image is not None or has_true_target(pair):
+                return False
+            fixed, _ = lite.run(parent.network, *self.planes.planes(pair))  # type: ignore[arg-type]
+            liked = picture_at(pair.target_image, (fixed.shape[1], fixed.shape[0]))
+            return np.array_equal(fixed, liked) or psnr(fixed, liked) > _SAME_PICTURE_DB
+
+        rows = self.pairs["train"]
+        self.pairs["train"] = [pair for pair in rows if not is_own(pair)]
+        return len(rows) - len(self.pairs["train"])
+
+    def warnings(self) -> Iterator[Warned]:
+        told = {
+            self.without_inputs: "rows have no depth and cameras in the data and are left out: scenes without splats, "
+            "or renders that were made again since they were rated.",
+            self.own: "approved fixes are what the parent makes anyway: they teach nothing and are left out.",
+        }
+        for count, what in told.items():
+            if count:
+                yield Warned("finetune", f"{count} {what}")
+        if self.held_apart:
+            yield Warned(
+                "finetune",
+                f"The data has no test scene: {self.held_apart} photos are kept apart to judge by, of scenes that are "
+                "trained on.",
+            )
+        if self.config.lpips_weight and self.lpips is None:
+            yield Warned("finetune", f"LPIPS weights (vgg) are not here: training blurs. {how_to_get('vgg')}")
+        if self.config.validation_pairs and not self.validator.pairs:
+            yield Warned(
+                "finetune", "The test split holds no pairs: what training does to other pictures is not measured."
+            )
+        if self.config.tracker != "none" and not self._tracks:
+            yield Warned(
+                "finetune",
+                f"{self.config.tracker} is not installed, so the run leaves no log: pip install 'difix3d[train]'",
+            )
+
+    def train(self) -> Iterator[StepResult]:
+        for result in self.tuner.run():
+            self.record.losses.append(result.loss)
+            if self._writer is not None:
+                for name, value in self.figures(result).items():
+                    self._writer.add_scalar(name, value, result.step)
+            yield result
+
+    @staticmethod
+    def figures(result: StepResult) -> dict[str, float]:
+        flat = {name: value for name, value in asdict(result).items() if name != "terms"}
+        return {**flat, **result.terms}
+
+    def is_validation_due(self) -> bool:
+        """Before the first step, after the last, and as often as asked for between; once each."""
+        if not self.validator.pairs or self.step in (found["step"] for found in self.record.validations):
+            return False
+        every = self.config.validate_every
+        return self.step in (0, self.config.steps) or (every > 0 and self.step % every == 0)
+
+    def validate(self) -> Progress:
+        found = self.validator.run()
+        self.record.validations.append(found)
+        scores = {name: value for name, value in found["output"].items() if value is not None}
+        if self._writer is not None:
+            for name, value in scores.items():
+                self._writer.add_scalar(f"validation/{name}", value, self.step)
+        return Progress(
+            "finetune", "validating", self.step, self.config.steps, "steps", figures={"step": self.step, **scores}
+        )
+
+    def is_saving_due(self) -> bool:
+        every = self.config.save_every
+        return every > 0 and self.step % every == 0 and self.step < self.config.steps
+
+    def save(self) -> None:
+        state.save_state(self.folder, self.tuner, self.record)
+
+    def write(self) -> dict[str, Any]:
+        """The checkpoint, its card and its pictures at `out`, all at once; then the saved state goes. Returns the
+        figures of the run."""
+        figures = self._summary()
+        about = self._about(figures)
+        if self._writer is not None:
+            self._writer.flush()
+        with (
+            state.writing("the checkpoint", self.out),
+            self.tuner.averaged() as network,
+            replacing_folder(self.out) as target,
+        ):
+            tensors = {name: value.half().contiguous() for name, value in network.state_dict().items()}
+            save_file(tensors, target / lite.WEIGHTS.name)
+            write_json(target / ABOUT, about)
+            (target / "README.md").write_text(card(about))
+            for name in (state.RUNS, state.VALIDATION):
+                if (self.folder / name).is_dir():
+                    shutil.copytree(self.folder / name, target / name, copy_function=shutil.copyfile)
+        shutil.rmtree(self.folder / _PLANES, ignore_errors=True)
+        state.clear(self.folder)
+        return figures
+
+    def _stopped_run(self) -> state.Record | None:
+        recover_folder(self.out)
+        record = None if self.config.restart else state.read_record(self.folder)
+        if record is None:
+            state.clear(self.folder)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            state.require_space(self.folder, 4 * self.tuner.state_bytes)
+            return None
+        state.require_same_run(self.folder, record, self.identity)
+        if len(record.losses) > self.config.steps:
+            raise ConfigError(
+                f"{self.folder} holds an unfinished training of {len(record.losses)} steps already: ask for at least "
+                "as many, or drop it with --restart."
+            )
+        state.load_state(self.folder, self.tuner, record)
+        return record
+
+    def _summary(self) -> dict[str, Any]:
+        losses, validation = self.record.losses, state.before_and_after(self.record)
+        limits = gate.Limits(self.config.max_psnr_drop, self.config.max_lpips_rise)
+        return {
+            "steps": len(losses),
+            "pairs": self.photos + self.approved,
+            "photos": self.photos,
+            "approved": self.approved,
+            "comparisons": self.comparisons,
+            **state.first_and_last(losses),
+            "validation": validation,
+            "gate": gate.judged(validation, limits),
+        }
+
+    def _about(self, figures: dict[str, Any]) -> dict[str, Any]:
+        config, identity = self.config, self.identity
+        names = ("difix3d", "torch")
+        return {
+            "kind": NAME,
+            "licence": self.licence,
+            "references": lite.LiteFixer.max_references,
+            "start": {"name": config.start, "revision": None, "sha256": identity["start"]},
+            "data": {"name": config.data, "sha256": identity["data"], "pairs": figures["pairs"],
+                     "licences": _licences(self.pairs["train"])},
+            "settings": asdict(config),
+            "losses": list(self.losses),
+            "figures": figures,
+            "versions": {name: version(name) for name in names},
+        }  # fmt: skip
+
+
+def _licences(pairs: list[TrainingPair]) -> list[str]:
+    """Of the pictures that were trained on, where the data says."""
+    return sorted({str(pair.provenance["license"]) for pair in pairs if "license" in pair.provenance})
+
+
+def _settings(config: FinetuneConfig) -> TuningSettings:
+    weights = LiteSettings(perceptual_weight=LiteSettings.perceptual_weight * config.lpips_weight)
+    return TuningSettings(
+        steps=config.steps,
+        batch=config.batch_size,
+        learning_rate=config.learning_rate,
+        warmup_steps=config.warmup_steps,
+        gradient_norm=config.gradient_norm,
+        ema_decay=config.ema_decay or _EMA_DECAY,
+        loss=weights,
+        preference=PreferenceWeights(
+            config.preference_weight, config.preference_beta, config.proximity_weight, config.lpips_weight
+        ),
+        seed=config.seed,
+    )

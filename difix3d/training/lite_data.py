@@ -1,0 +1,162 @@
+"""Rows of an export, or of pairs, as what lite sees: planes of the frame and its photos, and crops of them.
+
+A row is joined with the frame that it is of by its image: frames.jsonl of an export and pairs.jsonl of pairs hold depth
+and cameras. Carrying the photos into the frame takes longest: it is done once, and kept as bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from difix3d.atomic import replacing_file
+from difix3d.errors import FormatError
+from difix3d.fixers.difix.images import to_rgb
+from difix3d.fixers.lite.fixer import LiteFixer
+from difix3d.fixers.lite.planes import FRAME_CHANNELS, PHOTO_CHANNELS, planes_of
+from difix3d.pairs.read import FRAMES, SIDECAR, load_inputs, read_rows
+from difix3d.pairs.rows import PairRow
+from difix3d.training.dataset import Draw, open_picture
+from difix3d.training.draws import Purpose
+from difix3d.training.lite_crops import SHARE_OF_COUNTS, crop_of, turned
+from difix3d.types import TrainingPair
+
+_OWN, _PHOTO = len(FRAME_CHANNELS), len(PHOTO_CHANNELS)
+_ALL_SHOWN = 0.5
+"""Of the samples: with every photo, as it is used. The others keep it at home with fewer."""
+
+Planes = tuple[NDArray[np.uint8], NDArray[np.uint8]]
+"""As planes_of gives them: frame [H, W, 5], photos [N, H, W, 5]."""
+
+
+@dataclass(frozen=True)
+class LiteBatch:
+    """frame [B, 5, S, S], photos [B, 4, 5, S, S], present [B, 4], target [B, 3, S, S], weights [B]; of comparisons also
+    worse [B, 3, S, S] and mask [B, 1, S, S]. All in [0, 1]."""
+
+    frame: Tensor
+    photos: Tensor
+    present: Tensor
+    target: Tensor
+    weights: Tensor
+    worse: Tensor | None = None
+    mask: Tensor | None = None
+
+
+class PreparedPlanes:
+    """The planes of the frames of `data` (a folder), kept in `folder` once they are made."""
+
+    def __init__(self, data: Path, folder: Path):
+        self._data, self._folder = data, folder
+        self._rows = _rows_by_image(data)
+
+    def has(self, pair: TrainingPair) -> bool:
+        return pair.image.resolve() in self._rows
+
+    def prepare(self, pairs: Sequence[TrainingPair]) -> Iterator[tuple[int, int]]:
+        """(done, total) as frames are made that are not there yet."""
+        todo = [image for image in dict.fromkeys(pair.image for pair in pairs) if not self._path(image).is_file()]
+        for number, image in enumerate(todo):
+            yield number, len(todo)
+            row = self._rows[image.resolve()]
+            own, photos = planes_of(*load_inputs(self._data, row, LiteFixer.max_references))
+            with replacing_file(self._path(image)) as temporary:
+                np.save(temporary, np.concatenate([own, *photos], axis=-1))
+
+    def mapped(self, pair: TrainingPair) -> NDArray[np.uint8]:
+        """[H, W, 5 + 5 N], read where it is looked at."""
+        return np.load(self._path(pair.image), mmap_mode="r", allow_pickle=False)
+
+    def planes(self, pair: TrainingPair) -> Planes:
+        whole = np.array(self.mapped(pair))
+        photos = whole[..., _OWN:].reshape(*whole.shape[:2], -1, _PHOTO).transpose(2, 0, 1, 3)
+        return np.ascontiguousarray(whole[..., :_OWN]), np.ascontiguousarray(photos)
+
+    def _path(self, image: Path) -> Path:
+        """Of other inputs, another file."""
+        row = self._rows[image.resolve()]
+        digest = hashlib.sha256(repr((str(image.resolve()), image.stat().st_mtime_ns, row)).encode()).hexdigest()
+        return self._folder / f"{digest[:24]}.npy"
+
+
+def _rows_by_image(data: Path) -> Mapping[Path, PairRow]:
+    for name in (FRAMES, SIDECAR):
+        if (data / name).is_file():
+            return {(data / row.image).resolve(): row for row in read_rows(data, name=name)}
+    raise FormatError(
+        f"{data}: expected {FRAMES} or {SIDECAR} in it, which hold the depth and cameras that lite is trained with. "
+        "Export again (difix3d export --out DIR), or make pairs (difix3d pairs --scenes DIR --out DIR)."
+    )
+
+
+class LiteCrops:
+    """Square crops of rows: all with a target, or all comparisons. The same draw gives the same crop."""
+
+    def __init__(self, pairs: Sequence[TrainingPair], planes: PreparedPlanes, size_px: int, seed: int = 0):
+        self.pairs, self._planes, self._size_px, self._seed = list(pairs), planes, size_px, seed
+        self._pictures: dict[Path, NDArray[np.uint8]] = {}
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def batch(self, draws: Sequence[Draw]) -> LiteBatch:
+        samples = [self._sample(draw) for draw in draws]
+        weights = torch.tensor([self.pairs[draw.row].weight for draw in draws])
+        frame, photos, present, target, worse, mask = (torch.stack(each) for each in zip(*samples))
+        if self.pairs[draws[0].row].worse_image is None:
+            return LiteBatch(frame, photos, present, target, weights)
+        return LiteBatch(frame, photos, present, target, weights, worse, mask)
+
+    def _sample(self, draw: Draw) -> tuple[Tensor, ...]:
+        pair = self.pairs[draw.row]
+        compared = pair.worse_image is not None
+        purpose = Purpose.LITE_COMPARED if compared else Purpose.LITE_CROP
+        rng = np.random.default_rng([self._seed, purpose, draw.number])
+        planes = self._planes.mapped(pair)
+        size = planes.shape[1], planes.shape[0]
+        mask = np.full((*planes.shape[:2], 1), 255, np.uint8)
+        around = None
+        if pair.mask_image is not None:
+            mask = self._picture(pair.mask_image, size)[..., :1]
+            if len(marked := np.argwhere(mask[..., 0])):
+                around = tuple(int(at) for at in marked[rng.integers(len(marked))])
+        # A comparison's worse picture; of others the target again, which nobody looks at.
+        target = self._picture(pair.target_image, size)
+        worse = self._picture(pair.worse_image, size) if pair.worse_image is not None else target
+        whole = np.concatenate([target, worse, mask, planes], axis=-1)
+        crop = turned(crop_of(whole, self._size_px, rng, around), rng).astype(np.float32) / np.float32(255.0)  # type: ignore[arg-type]
+        tensor = torch.from_numpy(np.ascontiguousarray(crop)).permute(2, 0, 1)
+        target_, worse_, mask_, frame, rest = tensor.split([3, 3, 1, _OWN, len(tensor) - 7 - _OWN])
+        most = LiteFixer.max_references
+        photos = torch.zeros(most, _PHOTO, *tensor.shape[1:])
+        present = torch.zeros(most)
+        shown = _shown(len(rest) // _PHOTO, rng)
+        for place, photo in enumerate(shown):
+            photos[place] = rest[photo * _PHOTO : (photo + 1) * _PHOTO]
+            present[place] = 1.0
+        return frame, photos, present, target_, worse_, (mask_ > 0).float()
+
+    def _picture(self, path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """[H, W, 3] at the frame's size; kept, since steps come back to it."""
+        if path not in self._pictures:
+            self._pictures[path] = picture_at(path, size)
+        return self._pictures[path]
+
+
+def picture_at(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """[H, W, 3] at `size` (width, height)."""
+    picture = to_rgb(open_picture(path))
+    return np.asarray(picture if picture.size == size else picture.resize(size))
+
+
+def _shown(there: int, rng: np.random.Generator) -> list[int]:
+    """Which photos of `there` the network gets to see."""
+    order = rng.permutation(there).tolist()
+    return order if rng.random() < _ALL_SHOWN else order[: int(rng.choice(len(SHARE_OF_COUNTS), p=SHARE_OF_COUNTS))]

@@ -1,0 +1,182 @@
+"""lite learns from an export: from photos always, from what raters preferred besides; stopped or not, gated, listed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rated_capture import exported, rated_capture
+from safetensors.torch import load_file, save_file
+
+from difix3d.errors import CheckpointError, ConfigError, FormatError
+from difix3d.events import Done, Event, Progress, Warned
+from difix3d.fixers import load_fixer
+from difix3d.fixers.listing import offers, trained
+from difix3d.fixers.lite.fixer import WEIGHTS, LiteFixer
+from difix3d.pairs.read import FRAMES, load_inputs, read_rows
+from difix3d.ratings.candidates import candidates_of
+from difix3d.ratings.identity import canonical_pair
+from difix3d.ratings.store import RatingStore
+from difix3d.scene import Scene
+from difix3d.stages.finetune import FinetuneConfig, finetune
+from difix3d.stages.fixing import FixSession, store_candidate
+from difix3d.training.dataset import Draw
+from difix3d.training.lite_data import LiteCrops, PreparedPlanes
+from difix3d.training.pairs import read_pairs
+from difix3d.types import Rating
+
+pytestmark = pytest.mark.shared
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An export of two scenes, one of which is the test split."""
+    folder = tmp_path_factory.mktemp("studio")
+    url = f"sqlite:///{folder / 'ratings.sqlite'}"
+    for seed, name in enumerate(("ball", "other")):
+        rated_capture(folder / "scenes", name, url, seed=seed)
+    return exported(folder / "scenes", url, folder / "export")
+
+
+@pytest.fixture(autouse=True)
+def lpips(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIFIX3D_LPIPS_WEIGHTS", str(shared / "weights"))
+
+
+def config(data: Path, tmp_path: Path, **changes) -> FinetuneConfig:
+    settings = {"data": str(data), "start": "lite", "out": str(tmp_path / "checkpoints" / "mine"), "steps": 4,
+                "crop": 32, "batch_size": 2, "tracker": "none", "max_psnr_drop": 9.0,
+                "max_lpips_rise": 1.0, "lpips_weight": 0.0, "validation_pairs": 1}  # fmt: skip
+    return FinetuneConfig(**{**settings, **changes})
+
+
+def stopped(settings: FinetuneConfig, step: int) -> None:
+    events: Iterator[Event] = finetune(settings)
+    for event in events:
+        if isinstance(event, Progress) and event.message == "training" and event.done > step:
+            break
+    events.close()  # type: ignore[attr-defined]
+
+
+def difference(one: Path, other: Path) -> float:
+    ours, theirs = load_file(one / WEIGHTS.name), load_file(other / WEIGHTS.name)
+    return max(float((ours[name].float() - theirs[name].float()).abs().max()) for name in ours)
+
+
+def test_an_export_holds_what_a_fixer_was_given(data: Path) -> None:
+    rows = read_rows(data, name=FRAMES)
+    assert len(rows) == 6 and {row.scene for row in rows} == {"ball", "other"}
+    (row,) = [row for row in rows if row.id == "ball-heldout-00001"]
+    frame, references = load_inputs(data, row)
+    scene = data.parent / "scenes" / "ball"
+    session = FixSession(Scene(scene), "lite")
+    here = session.frame("heldout", 1)
+    assert np.array_equal(frame.rgb, here.rgb) and np.allclose(frame.depth, here.depth, rtol=1e-3)
+    assert [one.name for one in references] == [one.name for one in session.ranked(here)[:4]]
+    fixed, there = LiteFixer().fix(frame, references), session.fix(here)[0]
+    assert np.abs(fixed.astype(int) - there).mean() < 0.5  # depth in half floats
+
+
+def test_a_checkpoint_comes_out_that_lists_and_fixes(data: Path, tmp_path: Path) -> None:
+    settings = config(data, tmp_path, lpips_weight=1.0, steps=2, validation_pairs=8)
+    events = list(finetune(settings))
+    done = events[-1]
+    assert isinstance(done, Done)
+    figures = done.figures
+    # Of one scene: three photos, two approved fixes, and three comparisons, of which one is marked.
+    assert (figures["photos"], figures["approved"], figures["comparisons"]) == (3, 2, 3)
+    steps = [event for event in events if isinstance(event, Progress) and event.message == "training"]
+    assert {"l1", "lpips", "preference", "proximity", "learning_rate"} <= steps[0].figures.keys()
+    assert figures["validation"]["pairs"] == 3 and figures["gate"]["passed"]
+
+    out = Path(settings.out)
+    about = json.loads((out / "difix3d.json").read_text())
+    assert about["start"]["name"] == "lite" and len(about["start"]["sha256"]) == 64 and about["licence"] == "Apache-2.0"
+    assert about["data"]["licences"] and str(tmp_path) not in (out / "README.md").read_text()
+    fixer = load_fixer(str(out))
+    assert fixer.name == "mine" and fixer.settings["weights"].startswith("sha256:")
+    assert [offer.label for offer in offers(out.parent) if offer.own] == ["mine (trained here)"]
+    assert trained(out.parent)[0].parent == "lite"
+    row = read_rows(data, name=FRAMES)[0]
+    frame, references = load_inputs(data, row)
+    assert not np.array_equal(fixer.fix(frame, references), LiteFixer().fix(frame, references))
+
+    again = list(finetune(config(data, tmp_path, start=str(out), out=str(tmp_path / "second"), steps=1)))
+    assert isinstance(again[-1], Done) and load_fixer(str(tmp_path / "second")).name == "second"
+
+
+def test_stopped_and_gone_on_it_ends_with_the_same_weights(data: Path, tmp_path: Path) -> None:
+    whole = config(data, tmp_path, out=str(tmp_path / "whole"), validation_pairs=0)
+    list(finetune(whole))
+    halted = config(data, tmp_path, save_every=2, validation_pairs=0)
+    stopped(halted, 2)
+    assert not Path(halted.out).exists()
+    with pytest.raises(ConfigError, match=r"learning_rate was 0.0001 and is 0.001"):
+        list(finetune(config(data, tmp_path, save_every=2, validation_pairs=0, learning_rate=1e-3)))
+    events = list(finetune(halted))
+    assert any(getattr(event, "message", "") == "going on after step 2" for event in events)
+    assert difference(Path(whole.out), Path(halted.out)) == 0.0
+    assert not Path(f"{halted.out}.training").exists()
+
+
+def test_a_worse_checkpoint_is_kept_and_not_offered(data: Path, tmp_path: Path) -> None:
+    settings = config(data, tmp_path, steps=3, learning_rate=0.01, max_psnr_drop=0.1, max_lpips_rise=0.005)
+    events = list(finetune(settings))
+    (told,) = [event.message for event in events if isinstance(event, Warned) and "not offered" in event.message]
+    assert "PSNR fell by" in told and "0.1 dB are allowed (--max-psnr-drop)" in told
+    assert events[-1].figures["gate"]["passed"] is False
+    out = Path(settings.out)
+    (kept,) = trained(out.parent)
+    assert "PSNR fell by" in kept.held_back and load_fixer(str(out)).name == "mine"
+    assert not [offer for offer in offers(out.parent) if offer.own]
+    assert "Not offered among the fixers" in (out / "README.md").read_text()
+
+
+def test_the_parents_own_output_teaches_nothing(tmp_path: Path) -> None:
+    """A liked fix by lite itself: left out, and said."""
+    url = f"sqlite:///{tmp_path / 'ratings.sqlite'}"
+    scene = rated_capture(tmp_path / "scenes", "ball", url, raters=0)
+    session = FixSession(scene, "lite")
+    frame = session.frame("heldout", 0)
+    fixed, used = session.fix(frame)
+    store_candidate(scene, frame, fixed, session.fixer, used)
+    candidates = candidates_of(scene)["heldout", 0]
+    raw, fix = candidates[0], next(one for one in candidates if one.fixer == "lite")
+    a, b = canonical_pair(raw, fix)
+    with RatingStore(url, tmp_path / "scenes") as store:
+        store.add(Rating(a, b, "a" if fix is a else "b", "a", "ann", 1.0), "one")
+    out = exported(tmp_path / "scenes", url, tmp_path / "export")
+    events = list(finetune(config(out, tmp_path, steps=1)))
+    assert any("1 approved fixes are what the parent makes anyway" in str(getattr(e, "message", "")) for e in events)
+    assert events[-1].figures["approved"] == 0 and events[-1].figures["comparisons"] == 1
+
+
+def test_a_marked_region_is_in_every_crop(data: Path, tmp_path: Path) -> None:
+    pairs = [pair for pair in read_pairs(data, comparisons=True)["train"] if pair.mask_image is not None]
+    planes = PreparedPlanes(data, tmp_path)
+    list(planes.prepare(pairs))
+    batch = LiteCrops(pairs, planes, 16).batch([Draw(0, number) for number in range(6)])
+    assert batch.mask is not None and (batch.mask.flatten(1).amax(1) == 1).all()
+    again = LiteCrops(pairs, planes, 16).batch([Draw(0, number) for number in range(6)])
+    torch.testing.assert_close(batch.frame, again.frame, rtol=0, atol=0)
+
+
+def test_what_cannot_be_trained_on_is_told(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match="depth and cameras that lite is trained with"):
+        lone = tmp_path / "lone"
+        lone.mkdir()
+        (lone / "difix.json").write_text(json.dumps({"train": {}}))
+        list(finetune(config(lone, tmp_path)))
+    with pytest.raises(ConfigError, match="multiple of 16"):
+        list(finetune(config(data, tmp_path, crop=24)))
+    with pytest.raises(ConfigError, match="accumulation is 2"):
+        list(finetune(config(data, tmp_path, accumulation=2)))
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    save_file({"x": torch.zeros(1)}, broken / WEIGHTS.name)
+    with pytest.raises(CheckpointError, match="does not hold the weights"):
+        list(finetune(config(data, tmp_path, start=str(broken))))
