@@ -77,28 +77,48 @@ def warp_photo(
     return Warped(sample(rgb, lookup), lookup.valid, lookup.confidence)
 
 
+def carry(reference: Camera, target: Camera, target_depth: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+    """(p_r [H, W, 2], whether it lies in the reference's picture [H, W]) of the target's pixels; -1 where it does not.
+
+    The first part of `look_up`: whether something else hides the point is not asked.
+    """
+    p_r, _, inside = _carried(reference, target, _rays(target), np.asarray(target_depth, dtype=np.float32))
+    return p_r, inside
+
+
+def _carried(
+    reference: Camera, target: Camera, rays_t: Floats, d_t: Floats
+) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    """p_r, z_r, and whether p_r lies in the picture."""
+    p_r, z_r = _transfer(reference, reference.cam_from_world @ target.world_from_cam, rays_t, d_t)
+    x, y = p_r[..., 0], p_r[..., 1]
+    inside = (d_t > 0) & (z_r > 0) & (x >= 0) & (x <= reference.width) & (y >= 0) & (y <= reference.height)
+    p_r[~inside] = np.float32(-1.0)
+    return p_r, z_r, inside
+
+
 def look_up(
     reference: Camera,
     target: Camera,
     target_depth: Floats,
     reference_depth: Floats | None = None,
     target_alpha: Floats | None = None,
+    *,
+    pixel: float = 1.0,
 ) -> Lookup:
     """Where the target's pixels lie in the reference, whether they are seen from there, and how sure that is.
 
     target_depth, target_alpha: [H, W]; reference_depth: [h, w] at the reference camera. Without the reference's depth
-    nothing tells what is hidden from it. ShapeError for a map that has not its camera's size.
+    nothing tells what is hidden from it. pixel: pixels of the picture in question that one of these stands for, where
+    both cameras are those of smaller pictures: what is tolerated is measured in the former. ShapeError for a map that
+    has not its camera's size.
     """
     require_shape("target_depth", target_depth, (target.height, target.width))
     d_t = np.asarray(target_depth, dtype=np.float32)
     ref_from_target = reference.cam_from_world @ target.world_from_cam
     p_t = _pixel_grid(target)
     rays_t = _rays(target)
-    p_r, z_r = _transfer(reference, ref_from_target, rays_t, d_t)
-    width, height = reference.width, reference.height
-    inside = (p_r[..., 0] >= 0) & (p_r[..., 0] <= width) & (p_r[..., 1] >= 0) & (p_r[..., 1] <= height)
-    valid = (d_t > 0) & (z_r > 0) & inside
-    p_r = np.where(valid[..., None], p_r, np.float32(-1.0))
+    p_r, z_r, valid = _carried(reference, target, rays_t, d_t)
 
     sine_half, distance_ratio = _view_difference(ref_from_target, rays_t, d_t)
     confidence = np.exp(-0.5 * np.square(sine_half / np.float32(np.sin(np.radians(_ANGLE_DEG) / 2))))
@@ -117,7 +137,9 @@ def look_up(
         rays_r = _rays_at(reference, p_r)
         q_t, z_t = _transfer(target, np.linalg.inv(ref_from_target), rays_r, d_r)
         # Capped far beyond what is valid, so that squares stay finite.
-        error_px = np.minimum(np.hypot(q_t[..., 0] - p_t[..., 0], q_t[..., 1] - p_t[..., 1]), np.float32(1e6))
+        error_px = np.minimum(
+            np.float32(pixel) * np.hypot(q_t[..., 0] - p_t[..., 0], q_t[..., 1] - p_t[..., 1]), np.float32(1e6)
+        )
         difference = np.minimum(np.abs(d_r - z_r) / np.maximum(z_r, np.float32(1e-12)), np.float32(1e6))
         valid &= (d_r > 0) & (z_t > 0) & (error_px <= MAX_ERROR_PX) & (difference <= MAX_DEPTH_DIFFERENCE)
         confidence *= np.exp(

@@ -26,6 +26,7 @@ _LARGE_PX = 800
 
 _SHARPNESS_PX = 1.5
 """Both pictures are compared at about the render's sharpness."""
+_COLOUR_RADIUS_PX, _PATTERN_RADIUS_PX = 3, 4
 _SAME_COLOUR = 0.1
 """Root mean square difference over 7x7 pixels where agreement has fallen to exp(-1/2)."""
 _CORRELATED, _UNCORRELATED = 0.55, 0.05
@@ -91,8 +92,10 @@ def match_exposure(photo: Floats, render: Floats, weight: Floats) -> Exposure:
     return Exposure(gain, offset)
 
 
-def flow_to(render: Floats, photo: Floats) -> Floats:
+def flow_to(render: Floats, photo: Floats, pixel: float = 1.0) -> Floats:
     """[H, W, 2] pixels: `photo` at p + flow(p) shows what `render` shows at p.
+
+    pixel: full-size pixels that one of these stands for.
 
     Dense inverse search (Kroeger et al. 2016). Depth errors shift a warped photo; aligning it by what can be seen
     is the idea of Floating Textures (Eisemann et al. 2008). Zero for pictures too small to search in.
@@ -100,26 +103,29 @@ def flow_to(render: Floats, photo: Floats) -> Floats:
     height, width = render.shape[:2]
     if min(height, width) < 16:
         return np.zeros((height, width, 2), np.float32)
-    # MEDIUM searches down to half the size, FAST to a quarter: about the same grid for a picture twice as large.
-    large = max(height, width) > _LARGE_PX
-    search: Any = cv2.DISOpticalFlow.create(
-        cv2.DISOPTICAL_FLOW_PRESET_FAST if large else cv2.DISOPTICAL_FLOW_PRESET_MEDIUM
-    )
+    search: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    # Halvings of the full size that the search ends at: the same grid, about, for a picture twice as large.
+    finest = 2 if pixel * max(height, width) > _LARGE_PX else 1
+    search.setFinestScale(max(0, finest - round(np.log2(pixel))))
     grey = [(luma(picture) * 255.0 + 0.5).astype(np.uint8) for picture in (render, photo)]
     return np.asarray(search.calc(grey[0], grey[1], None), dtype=np.float32)
 
 
-def agreement(photo: Floats, render: Floats) -> Floats:
-    """[H, W] in [0, 1]: whether both show the same thing, by colour and by pattern, at the render's sharpness."""
-    a, b = gaussian(photo, _SHARPNESS_PX), gaussian(render, _SHARPNESS_PX)
+def agreement(photo: Floats, render: Floats, pixel: float = 1.0) -> Floats:
+    """[H, W] in [0, 1]: whether both show the same thing, by colour and by pattern, at the render's sharpness.
+
+    pixel: full-size pixels that one of these stands for, where both pictures were made smaller.
+    """
+    a, b = gaussian(photo, _SHARPNESS_PX / pixel), gaussian(render, _SHARPNESS_PX / pixel)
+    near, wide = round(_COLOUR_RADIUS_PX / pixel), round(_PATTERN_RADIUS_PX / pixel)
     # A box filter's running sums can end a rounding below zero.
-    error2 = np.maximum(box(np.square(a - b).mean(axis=-1), 3), 0.0)
+    error2 = np.maximum(box(np.square(a - b).mean(axis=-1), near), 0.0)
     same_colour = np.exp(-0.5 * error2 / _SAME_COLOUR**2)
     x, y = luma(a), luma(b)
-    mean_x, mean_y = box(x, 4), box(y, 4)
-    variance_x = np.maximum(box(x * x, 4) - mean_x * mean_x, 0.0)
-    variance_y = np.maximum(box(y * y, 4) - mean_y * mean_y, 0.0)
-    covariance = box(x * y, 4) - mean_x * mean_y
+    mean_x, mean_y = box(x, wide), box(y, wide)
+    variance_x = np.maximum(box(x * x, wide) - mean_x * mean_x, 0.0)
+    variance_y = np.maximum(box(y * y, wide) - mean_y * mean_y, 0.0)
+    covariance = box(x * y, wide) - mean_x * mean_y
     correlation = (covariance + _PLAIN) / np.sqrt((variance_x + _PLAIN) * (variance_y + _PLAIN))
     same_pattern = np.clip((correlation - _UNCORRELATED) / (_CORRELATED - _UNCORRELATED), 0.0, 1.0)
     return (same_colour * same_pattern).astype(np.float32)

@@ -25,11 +25,12 @@ def reference_at(x: float, name: str = "photo.png", size: int = 160) -> Referenc
     return Reference(name, camera, seen.photo, seen.depth)
 
 
-def blurred_frame(sigma_px: float = 2.5) -> tuple[Frame, np.ndarray]:
+def blurred_frame(sigma_px: float = 2.5, size: int = 160) -> tuple[Frame, np.ndarray]:
     """(a render that is blurred, and the truth)"""
-    seen = walls.see(TARGET)
+    camera = TARGET.resized(size)
+    seen = walls.see(camera)
     soft = (gaussian(seen.rgb, sigma_px) * 255 + 0.5).astype(np.uint8)
-    return Frame("test", 0, TARGET, soft, np.ones_like(seen.depth), seen.depth), seen.photo
+    return Frame("test", 0, camera, soft, np.ones_like(seen.depth), seen.depth), seen.photo
 
 
 @pytest.fixture
@@ -47,6 +48,18 @@ def test_photos_bring_the_detail_back() -> None:
     two = psnr(fix(frame, reference_at(0.2), reference_at(-0.25)), truth)
     assert one > before + 2
     assert two > one
+
+
+def test_large_frames_which_are_judged_at_half_size() -> None:
+    frame, truth = blurred_frame(4.0, size=401)
+    photos = [reference_at(0.2, size=401), reference_at(-0.25, size=401)]
+    assert psnr(fix(frame, *photos), truth) > psnr(frame.rgb, truth) + 1.5
+    off = replace(frame, depth=frame.depth * np.float32(1.03))
+    assert psnr(fix(off, *photos), truth) > psnr(frame.rgb, truth) + 1.5
+    depth = frame.depth.copy()
+    depth[100:200, 250:375] = 0
+    fixed = fix(replace(frame, depth=depth), *photos)
+    assert np.array_equal(fixed[112:188, 262:363], frame.rgb[112:188, 262:363])
 
 
 @pytest.mark.parametrize("error", [0.97, 1.04])
