@@ -67,6 +67,17 @@ class Fixer(Protocol):
         ...
 
 
+@runtime_checkable
+class Trusting(Protocol):
+    """A Fixer that says where its fix is to be trusted."""
+
+    def fix_with_trust(
+        self, frame: Frame, references: Sequence[Reference]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """(as fix; [H, W] float32 in [0, 1]: 0 where the render stayed, 1 where the fix replaced it)."""
+        ...
+
+
 class Weightless:
     """The part of Fixer about weights and devices, for one that has none and computes on the CPU."""
 

@@ -20,6 +20,7 @@ from difix3d.errors import FixerError
 from difix3d.fixers.alignment import Aligned, align_photos
 from difix3d.fixers.base import Weightless
 from difix3d.fixers.photometric import Floats, gaussian
+from difix3d.fixers.stepwise import Fixed
 from difix3d.types import Frame, Reference, require_shape
 
 _PREFERENCE = 4
@@ -49,24 +50,49 @@ class ReprojectFixer(Weightless):
         FixerError for a frame without depth: there is nothing to carry photos by. A reference without depth is used,
         but what is hidden from it is then told by colour alone.
         """
-        shape = (frame.camera.height, frame.camera.width)
-        require_shape("frame.rgb", frame.rgb, (*shape, 3))
-        require_shape("frame.depth", frame.depth, shape)
+        return self.fix_with_trust(frame, references)[0]
+
+    def fix_with_trust(
+        self, frame: Frame, references: Sequence[Reference]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """See fixers.base.Trusting: how far photos replaced the render."""
+        _require_maps(frame)
         if not references:
-            return frame.rgb.copy()
-        if not (frame.depth > 0).any():
-            raise FixerError(
-                f"Frame {frame.index} of {frame.trajectory} has no depth, and reproject carries photos by depth. "
-                "Render it from splats, put 00000_depth.npy files beside the renders, or choose the fixer difix."
-            )
-        render = frame.rgb.astype(np.float32) / np.float32(255.0)
-        return _blend(frame.rgb, render, align_photos(frame, references[: self.max_references]))
+            return blend(frame.rgb, [])
+        _require_depth(frame)
+        return blend(frame.rgb, align_photos(frame, references[: self.max_references]))
+
+    def carry(self, frame: Frame, reference: Reference) -> list[Aligned]:
+        """See fixers.stepwise.Stepwise. Empty where the photo shows nothing of the frame."""
+        _require_maps(frame)
+        _require_depth(frame)
+        return align_photos(frame, [reference])
+
+    def finish(self, frame: Frame, carried: Sequence[list[Aligned]]) -> Fixed:
+        """See fixers.stepwise.Stepwise."""
+        return blend(frame.rgb, [photo for each in carried[: self.max_references] for photo in each])
 
 
-def _blend(raw: NDArray[np.uint8], render: Floats, photos: Sequence[Aligned]) -> NDArray[np.uint8]:
-    """The photos where they are believed, the better one first, over the render; borders feathered inwards."""
+def _require_maps(frame: Frame) -> None:
+    shape = (frame.camera.height, frame.camera.width)
+    require_shape("frame.rgb", frame.rgb, (*shape, 3))
+    require_shape("frame.depth", frame.depth, shape)
+
+
+def _require_depth(frame: Frame) -> None:
+    if not (frame.depth > 0).any():
+        raise FixerError(
+            f"Frame {frame.index} of {frame.trajectory} has no depth, and reproject carries photos by depth. "
+            "Render it from splats, put 00000_depth.npy files beside the renders, or choose the fixer difix."
+        )
+
+
+def blend(raw: NDArray[np.uint8], photos: Sequence[Aligned]) -> tuple[NDArray[np.uint8], Floats]:
+    """(the photos where they are believed, the better one first, over the render `raw`, borders feathered inwards;
+    [H, W] how far they cover it)."""
     if not photos:
-        return raw.copy()
+        return raw.copy(), np.zeros(raw.shape[:2], np.float32)
+    render: Floats = raw.astype(np.float32) / np.float32(255.0)
     confidence = np.stack([photo.confidence for photo in photos])
     shares = np.stack([gaussian(one, _SEAM_PX) for one in confidence**_PREFERENCE])
     # The render takes part a little: where photos end it is what the feather fades into, not their last row.
@@ -77,6 +103,6 @@ def _blend(raw: NDArray[np.uint8], render: Floats, photos: Sequence[Aligned]) ->
     # Eroded before it is blurred: the blend has faded out where a photo's last pixels begin.
     cover = np.minimum(confidence.max(axis=0) * np.float32(_BELIEVED), 1.0)
     eroded = np.asarray(cv2.erode(cover, np.ones((3, 3), np.uint8)), dtype=np.float32)
-    cover = gaussian(eroded, _FEATHER_PX)[..., None]
-    fixed = render + cover * (fused - render)
-    return (np.clip(fixed, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+    cover = gaussian(eroded, _FEATHER_PX)
+    fixed = render + cover[..., None] * (fused - render)
+    return (np.clip(fixed, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8), np.clip(cover, 0.0, 1.0)

@@ -20,7 +20,7 @@ from difix3d.formats.image import write_rgb
 from difix3d.formats.video import open_video
 from difix3d.scene import Scene, hash_file
 from difix3d.stages.base import option, stage
-from difix3d.stages.fixing import CANDIDATES, FixSession, candidate_of, fixer_label
+from difix3d.stages.fixing import CANDIDATES, FixSession, candidate_of, fixer_label, write_trust
 from difix3d.types import Candidate, Trajectory
 
 AUTO, NONE = "auto", "none"
@@ -107,10 +107,12 @@ def fix(scene: Scene, config: FixConfig) -> Generator[Event, None, dict[str, Any
         for index in range(count):
             frame = session.frame(name, index)
             began = time.monotonic()
-            rgb, references = session.fix(frame, names, config.seed)
+            rgb, trust, references = session.fix_with_trust(frame, names, config.seed)
             fixing_s += time.monotonic() - began
             picture = temporary / f"{index:05d}.png"
             write_rgb(picture, rgb)
+            if trust is not None:
+                write_trust(picture, trust)
             target, sha256 = folder / picture.name, hash_file(picture)
             candidates.append(candidate_of(scene, frame, target, sha256, session.fixer, references, config.seed))
             used.update(references)

@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
+from PIL import Image
 
 from difix3d.atomic import replacing_folder, write_json
 from difix3d.errors import ConfigError, SceneError
 from difix3d.fixers import load_fixer, pace
-from difix3d.fixers.base import Fixer
+from difix3d.fixers.base import Fixer, Trusting
 from difix3d.formats.camera_path import read_camera_path
 from difix3d.formats.colmap import read_reconstruction
 from difix3d.formats.frames import read_frame
@@ -136,6 +137,13 @@ class FixSession:
 
         ConfigError for a photo that is not there or was kept out of the fit.
         """
+        fixed, _, names = self.fix_with_trust(frame, references, seed)
+        return fixed, names
+
+    def fix_with_trust(
+        self, frame: Frame, references: Sequence[str] | None = None, seed: int = 0
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None, tuple[str, ...]]:
+        """As `fix`, with the trust [H, W] between both; None where the fixer does not say."""
         with self._lock:
             if references is None:
                 most = self.fixer.max_references
@@ -145,11 +153,15 @@ class FixSession:
             photos = [self.reference(name, frame.camera) for name in names]
             self.fixer.load()
             began = time.monotonic()
-            fixed = self.fixer.fix(frame, photos, seed=seed)
+            trust = None
+            if isinstance(self.fixer, Trusting):
+                fixed, trust = self.fixer.fix_with_trust(frame, photos)
+            else:
+                fixed = self.fixer.fix(frame, photos, seed=seed)
             if photos or not self.fixer.max_references:  # without its photos it has less to do than usual
                 width, height = frame.camera.width, frame.camera.height
                 pace.record(self.fixer.name, self.fixer.device(), width, height, time.monotonic() - began)
-            return fixed, tuple(names)
+            return fixed, trust, tuple(names)
 
     def checked(self, references: Sequence[str]) -> list[str]:
         """`references` without repeats; ConfigError for one that may not be used."""
@@ -220,9 +232,16 @@ def candidate_of(
 
 
 def store_candidate(
-    scene: Scene, frame: Frame, rgb: NDArray[np.uint8], fixer: Fixer, references: Sequence[str], *, seed: int = 0
+    scene: Scene,
+    frame: Frame,
+    rgb: NDArray[np.uint8],
+    fixer: Fixer,
+    references: Sequence[str],
+    *,
+    seed: int = 0,
+    trust: NDArray[np.float32] | None = None,
 ) -> Candidate:
-    """Keep an interactive fix of a rendered frame as a further candidate, in a folder of its own.
+    """Keep an interactive fix of a rendered frame as a further candidate, in a folder of its own, its trust beside it.
 
     The folder's name is made of everything that decides the pixels (frame, render, fixer, its settings, references,
     seed), so asking for the same again returns the same candidate, and two people asking at once harm nothing.
@@ -240,10 +259,22 @@ def store_candidate(
         name = f"{frame.index:05d}.png"
         with replacing_folder(folder) as temporary:
             write_rgb(temporary / name, rgb)
+            if trust is not None:
+                write_trust(temporary / name, trust)
             sha256 = hash_file(temporary / name)
             candidate = candidate_of(scene, frame, folder / name, sha256, fixer, references, seed)
             write_json(temporary / CANDIDATES, [asdict(candidate)])
         return candidate
+
+
+def trust_path(picture: Path) -> Path:
+    """Where the trust of a fix lies, if its fixer told: beside the picture, 8-bit grey."""
+    return picture.with_name(f"{picture.stem}_trust.png")
+
+
+def write_trust(picture: Path, trust: NDArray[np.float32]) -> None:
+    """Beside `picture`: [H, W] in [0, 1] as 0 (the render stayed) to 255."""
+    Image.fromarray((np.clip(trust, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)).save(trust_path(picture))
 
 
 def _at_size(camera: Camera, long_side_px: int) -> Camera:

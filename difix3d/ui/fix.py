@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from difix3d.formats.contact_sheet import thumbnail
 from difix3d.formats.image import read_rgb, write_rgb
 from difix3d.ratings.candidates import RENDER, candidates_of
 from difix3d.scene import Scene
-from difix3d.stages.fixing import store_candidate
+from difix3d.stages.fixing import store_candidate, trust_path
 from difix3d.types import Candidate
 from difix3d.ui import fixers, zero
 from difix3d.ui.scene import NO_SCENE
@@ -23,16 +24,20 @@ from difix3d.ui.widgets import picker, wipe
 
 MOST_OFFERED = 18
 CHOSEN_AT_FIRST = 2
+PHOTOS_NOTE = (
+    "Photos that see the same place, best first; the bar is how much of the frame each can be believed to show. "
+    "Press to add one or take it out: the fix follows."
+)
 NO_FRAMES = "No frames yet: they come after the splats are fitted. Capture shows how far it is."
 
 
 def build(shared: Shared) -> None:
     """The step's components and events."""
     nothing = gr.HTML(empty(NO_SCENE))
-    with gr.Row(equal_height=False, visible=False) as group:
-        with gr.Column(scale=3, min_width=320):
-            before_after = wipe()
-            with gr.Row():
+    with gr.Row(equal_height=False, visible=False, elem_id="dx-fix") as group:
+        with gr.Column(scale=3, min_width=320, elem_id="dx-fix-picture"):
+            before_after = wipe(elem_id="dx-fix-wipe")
+            with gr.Row(elem_id="dx-fix-sides"):
                 left = gr.Dropdown([], label="Left", filterable=False, min_width=220, elem_id="dx-fix-left")
                 right = gr.Dropdown([], label="Right", filterable=False, min_width=220, elem_id="dx-fix-right")
         with gr.Column(scale=2, min_width=320):
@@ -40,7 +45,7 @@ def build(shared: Shared) -> None:
                 trajectory = gr.Dropdown([], label="Path", filterable=False, min_width=150, elem_id="dx-fix-path")
                 fixer = fixers.chooser(shared, min_width=240, elem_id="dx-fix-fixer")
             index = gr.Slider(0, 1, value=0, step=1, label="Frame", elem_id="dx-fix-frame")
-            gr.HTML("<p class='dx-note'>Photos that see the same place, best first. Press to choose, in order.</p>")
+            gr.HTML(f"<p class='dx-note'>{PHOTOS_NOTE}</p>")
             photos = picker()
             with gr.Row():
                 go = gr.Button(fixers.FIX_IT, variant="primary", scale=2, elem_id="dx-fix-go")
@@ -141,21 +146,23 @@ def _offerer(shared: Shared, keep: bool = False) -> Any:
         if keep and now and now.get("asked") == asked:
             return gr.skip()
         scene = shared.studio.open_scene(scene_id, visitor["id"])
-        session = shared.studio.session(scene, fixer)
-        most = session.fixer.max_references
+        chooser = shared.studio.chooser(scene, fixer)
+        most = chooser.session.fixer.max_references
+        value = {"most": most, "asked": asked, "live": chooser.previews, "visitor": visitor["id"]}
         if most == 0:
-            return {"photos": [], "chosen": [], "most": 0, "asked": asked}
-        ranked = session.ranked(session.frame(trajectory, int(index)))[:MOST_OFFERED]
+            return {**value, "photos": [], "chosen": []}
+        offered = chooser.offered(trajectory, int(index), MOST_OFFERED)
         photos = [
             {
                 "name": each.name,
                 "url": shared.studio.media.url(thumbnail_of(scene, each.name)),
-                "note": f"{each.angle_deg:.0f}° away",
+                "covered": each.covered,
+                "angle": round(each.angle_deg),
             }
-            for each in ranked
+            for each in offered
         ]
-        first = [each.name for each in ranked[: min(most, CHOSEN_AT_FIRST)]]
-        return {"photos": photos, "chosen": first, "most": most, "asked": asked}
+        first = [each.name for each in offered[: min(most, CHOSEN_AT_FIRST)]]
+        return {**value, "photos": photos, "chosen": first}
 
     return offer
 
@@ -167,7 +174,8 @@ def _comparer(shared: Shared) -> Any:
             return None
         scene = shared.studio.open_scene(scene_id, visitor["id"])
         everything = [candidate for frame in candidates_of(scene).values() for candidate in frame]
-        return _pair(shared, scene, everything, left, right)
+        pair = _pair(shared, scene, everything, left, right)
+        return pair and {**pair, "shown": time.time_ns()}
 
     return compared
 
@@ -199,10 +207,13 @@ def _fixer(shared: Shared) -> Any:
         if zero.present() and session.fixer.name != DEFAULT_FIXER:
             name = shared.studio.fixer(fixer).name
             rgb, used = zero.fix_frame(str(scene.root), name, trajectory, frame.index, chosen)
+            trust = None
         else:
-            rgb, used = session.fix(frame, chosen)
-        candidate = store_candidate(scene, frame, rgb, session.fixer, used)
-        return _sides(shared, scene, trajectory, int(index), candidate.image_path)
+            rgb, trust, used = session.fix_with_trust(frame, chosen)
+        candidate = store_candidate(scene, frame, rgb, session.fixer, used, trust=trust)
+        *boxes, comparison = _sides(shared, scene, trajectory, int(index), candidate.image_path)
+        # Told apart from the same comparison before: a preview may have been shown since.
+        return (*boxes, comparison and {**comparison, "shown": time.time_ns()})
 
     return fixed
 
@@ -264,6 +275,7 @@ def _pair(
     return {
         "before": url(scene.inside(left)),
         "after": url(scene.inside(right)),
+        "trust": shared.studio.media.url_if_there(trust_path(scene.inside(right))),
         "labels": [known[left].fixer, known[right].fixer],
         "caption": f"{describe(scene, known[left])} and {describe(scene, known[right])}",
     }

@@ -15,7 +15,7 @@ from gradio.themes.utils.fonts import LocalFont
 from difix3d import jobs
 from difix3d.errors import ConfigError
 from difix3d.presets import steps_for_run
-from difix3d.ui import widgets
+from difix3d.ui import live, widgets
 from difix3d.ui.page import build
 from difix3d.ui.rating import routes as rating_routes
 from difix3d.ui.results import step as results
@@ -120,6 +120,7 @@ def serve(options: argparse.Namespace, *, block: bool = True) -> tuple[Any, str,
     )
     studio.media.mount(app)
     rating_routes.mount(app, studio)
+    live.mount(app, studio)
     app.add_api_route("/healthz", studio.health, methods=["GET"], include_in_schema=False)
     log.info("serving %s", url)
     if block:

@@ -29,6 +29,7 @@ from difix3d.formats.overlap import natural_key
 from difix3d.machine import free_disk_bytes
 from difix3d.ratings.store import RatingStore
 from difix3d.scene import Scene, folder_name, safe_name
+from difix3d.stages.choosing import Chooser
 from difix3d.stages.fixing import FixSession
 from difix3d.ui.media import Media
 
@@ -51,6 +52,7 @@ class Studio:
         self.first_scene = ""
         self._stops: dict[str, threading.Event] = {}
         self._sessions: OrderedDict[tuple[str, str, int], FixSession] = OrderedDict()
+        self._choosers: list[Chooser] = []
         self._lock = threading.Lock()
 
     @property
@@ -187,6 +189,16 @@ class Studio:
             while len(self._sessions) > _KEPT_SESSIONS:
                 self._sessions.popitem(last=False)
             return self._sessions[key]
+
+    def chooser(self, scene: Scene, fixer: str) -> Chooser:
+        """What the page needs to choose references: kept as long as the session it looks into."""
+        session = self.session(scene, fixer)
+        with self._lock:
+            for known in self._choosers:
+                if known.session is session:
+                    return known
+            self._choosers = [*self._choosers, Chooser(session)][-_KEPT_SESSIONS:]
+            return self._choosers[-1]
 
     def health(self) -> dict[str, Any]:
         """For /healthz."""

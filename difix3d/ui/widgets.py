@@ -31,7 +31,9 @@ def status_line(**options: Any) -> gr.HTML:
 
 
 def wipe(**options: Any) -> gr.HTML:
-    """Before and after with a divider; value {before, after} or {video}, and {labels, caption}, or None."""
+    """Before and after with a divider; value {before, after} or {video}, and {labels, caption, trust}, or None.
+
+    trust: address of a grey picture, white where the fix replaced the render, "" or none where nobody knows."""
     template = """
     <figure class='dx-wipe' hidden>
       <div class='dx-wipe-stage'>
@@ -43,6 +45,11 @@ def wipe(**options: Any) -> gr.HTML:
       </div>
       <video muted loop playsinline preload='auto'></video>
       <figcaption></figcaption>
+      <div class='dx-trust' hidden>
+        <label><input type='checkbox'> Show where the fix is trusted</label>
+        <p hidden><i></i> Orange: the render stays, no photo supports a change here. Clear: the fix is trusted.
+          <span></span></p>
+      </div>
     </figure>"""
     return _widget("wipe", template, **options)
 
@@ -62,8 +69,14 @@ def splat_viewer(**options: Any) -> gr.HTML:
 
 
 def picker(**options: Any) -> gr.HTML:
-    """Photos to choose references from; value {photos, chosen, most}; `chosen` follows the person's presses."""
-    return _widget("picker", "<div class='dx-picker' hidden></div>", **options)
+    """Photos to choose references from; value {photos, chosen, most, asked, live, visitor}; `chosen` follows the
+    person's presses, and where `live` so does the picture in the wipe with the id `dx-fix-wipe`."""
+    template = """
+    <div class='dx-picker' hidden>
+      <div class='dx-photos' role='group' aria-label='Photos to fix with, best first'></div>
+      <p class='dx-picker-said' role='status'></p>
+    </div>"""
+    return _widget("picker", template, **options)
 
 
 def compare(example_urls: Mapping[str, str], **options: Any) -> gr.HTML:

@@ -1,16 +1,28 @@
 // Before and after with a divider to drag: two pictures, or the halves of one side-by-side video.
-// props.value: {before, after} addresses of pictures, or {video}, and {labels: [left, right], caption}; or null.
+// props.value: {before, after} addresses of pictures, or {video}, and {labels: [left, right], caption, trust}; or null.
+// trust: address of a grey picture; where it is dark the render stayed, and the right side can be tinted there.
+// An event "dx-show" with {after, labels, caption, trust} as its detail shows that instead, beside the same `before`,
+// until the value changes; "dx-drawn" tells that it has.
 const root = element.querySelector(".dx-wipe");
 const canvas = root.querySelector("canvas");
 const context = canvas.getContext("2d");
 const video = root.querySelector("video");
 const knob = root.querySelector(".dx-knob");
 const play = root.querySelector(".dx-play");
-let position = 0.5, before = null, after = null, shown = "";
+const trustBox = root.querySelector(".dx-trust");
+const trustOn = trustBox.querySelector("input");
+const TINT = [255, 120, 0], TINT_ALPHA = 0.62;
+let position = 0.5, before = null, after = null, shown = "", shownAt, tint = null;
 
 function size() {
   if (video.dataset.on) return [Math.floor(video.videoWidth / 2), video.videoHeight];
-  return after ? [after.naturalWidth, after.naturalHeight] : [0, 0];
+  // A preview may be smaller than the render beside it.
+  return after && before ? [before, after].map((each) => [each.naturalWidth, each.naturalHeight]).sort((a, b) => b[0] - a[0])[0] : [0, 0];
+}
+// The part of a picture from x to x + w of the canvas, whatever the picture's own size.
+function part(image, x, w, width, height) {
+  const scale = (image.naturalWidth || image.width) / width;
+  context.drawImage(image, x * scale, 0, w * scale, image.naturalHeight || image.height, x, 0, w, height);
 }
 function paint() {
   const [width, height] = size();
@@ -20,9 +32,10 @@ function paint() {
   if (video.dataset.on) {
     if (cut > 0) context.drawImage(video, 0, 0, cut, height, 0, 0, cut, height);
     if (cut < width) context.drawImage(video, width + cut, 0, width - cut, height, cut, 0, width - cut, height);
-  } else if (before && after) {
-    if (cut > 0) context.drawImage(before, 0, 0, cut, height, 0, 0, cut, height);
-    if (cut < width) context.drawImage(after, cut, 0, width - cut, height, cut, 0, width - cut, height);
+  } else if (before && after && before.naturalWidth && after.naturalWidth) {
+    if (cut > 0) part(before, 0, cut, width, height);
+    if (cut < width) part(after, cut, width - cut, width, height);
+    if (cut < width && tint && trustOn.checked) part(tint, cut, width - cut, width, height);
   }
   root.style.setProperty("--at", `${100 * position}%`);
 }
@@ -64,17 +77,63 @@ function picture(url) {
   image.src = url;
   return image;
 }
-function draw() {
-  const value = props.value;
-  root.hidden = !value;
-  if (!value) { shown = ""; video.pause(); return; }
-  const key = JSON.stringify(value);
-  if (key === shown) return;
-  shown = key;
+function name(value) {
   const labels = value.labels || ["before", "after"];
   root.querySelector(".dx-left").textContent = labels[0];
   root.querySelector(".dx-right").textContent = labels[1];
   root.querySelector("figcaption").textContent = value.caption || "";
+}
+function trust(url) {
+  tint = null;
+  trustBox.hidden = !url;
+  if (!url) return;
+  const image = new Image();
+  image.onload = () => {
+    const layer = document.createElement("canvas");
+    [layer.width, layer.height] = [image.naturalWidth, image.naturalHeight];
+    const inside = layer.getContext("2d");
+    inside.drawImage(image, 0, 0);
+    const pixels = inside.getImageData(0, 0, layer.width, layer.height);
+    let total = 0;
+    for (let i = 0; i < pixels.data.length; i += 4) {
+      const grey = pixels.data[i];
+      total += grey;
+      pixels.data.set([...TINT, TINT_ALPHA * (255 - grey)], i);
+    }
+    inside.putImageData(pixels, 0, 0);
+    if (shownTrust !== url) return;
+    tint = layer;
+    const share = total / (255 * layer.width * layer.height);
+    trustBox.querySelector("span").textContent = `Trusted: ${Math.round(100 * share)}% of the frame.`;
+    paint();
+  };
+  image.src = url;
+}
+let shownTrust = "";
+trustOn.addEventListener("change", () => { trustBox.querySelector("p").hidden = !trustOn.checked; paint(); });
+root.addEventListener("dx-show", (event) => {
+  const value = event.detail;
+  if (root.hidden || !before) return;
+  name(value);
+  shownTrust = value.trust;
+  trust(value.trust);
+  const next = new Image();
+  // The old picture stays until the new one can be drawn.
+  next.onload = () => { after = next; paint(); };
+  next.src = value.after;
+});
+
+function draw() {
+  const value = props.value;
+  root.hidden = !value;
+  if (!value) { shown = ""; video.pause(); return; }
+  const { shown: at, ...rest } = value;
+  const key = JSON.stringify(rest);
+  if (key === shown && (at === undefined || at === shownAt)) return;
+  [shown, shownAt] = [key, at];
+  name(value);
+  shownTrust = value.trust || "";
+  trust(shownTrust);
   play.hidden = !value.video;
   if (value.video) {
     video.dataset.on = "1";
@@ -86,6 +145,7 @@ function draw() {
     before = picture(value.before);
     after = picture(value.after);
   }
+  root.dispatchEvent(new CustomEvent("dx-drawn", { bubbles: true }));
 }
 draw();
 watch("value", draw);

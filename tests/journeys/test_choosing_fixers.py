@@ -1,4 +1,5 @@
-"""Choosing a fixer: what it takes is said, its weights come while one watches, trouble leaves the others working."""
+"""Choosing a fixer and its photos: what it takes is said, its weights come while one watches, trouble leaves the others
+working, and the fix follows the photos."""
 
 from __future__ import annotations
 
@@ -86,6 +87,41 @@ def test_what_goes_wrong_is_said_and_another_fixer_works(tab: Page, studio: Serv
     expect(tab.locator(".dx-picker button").first).to_be_visible(timeout=30_000)
     tab.locator("#dx-fix-go").click()
     expect(tab.locator("#dx-fix-right input")).to_have_value(re.compile("reproject"), timeout=60_000)
+    assert len(candidates(studio) - before) == 1
+
+
+def test_the_fix_follows_the_photos_that_are_chosen(tab: Page, studio: Server, picture) -> None:
+    photos, said = tab.locator(".dx-photos button"), tab.locator(".dx-picker-said")
+    caption = tab.locator("#dx-fix-wipe figcaption")
+    expect(photos.first).to_be_visible(timeout=30_000)
+    expect(photos.first).to_have_attribute("aria-label", re.compile(r"^Photo .*, covers \d+% of the frame.*number 1$"))
+    assert photos.first.locator(".dx-covers i").bounding_box()["width"] > 0
+    before, pressed = candidates(studio), tab.locator(".dx-photos button[aria-pressed=true]")
+    expect(pressed).to_have_count(2)
+
+    # By keyboard: the third photo joins as number 3, and the picture is that fix, tinted where it is not trusted.
+    photos.first.focus()
+    tab.keyboard.press("ArrowRight")
+    tab.keyboard.press("ArrowRight")
+    tab.keyboard.press("Space")
+    expect(photos.nth(2).locator("b")).to_have_text("3")
+    expect(said).to_contain_text(re.compile(r"Fixed with photos \d+, \d+, \d+ in .*% of the frame"), timeout=15_000)
+    expect(caption).to_contain_text("not kept yet")
+    plain = tab.locator("#dx-fix-wipe canvas").screenshot()
+    tab.get_by_label("Show where the fix is trusted").check()
+    expect(tab.locator(".dx-trust p")).to_contain_text(re.compile(r"Trusted: \d+% of the frame"))
+    assert tab.locator("#dx-fix-wipe canvas").screenshot() != plain
+    picture(tab, "fix-photos")
+
+    # Ten presses faster than the server answers: what is shown is the fix of the last one.
+    for number in (3, 3, 4, 4, 5, 5, 2, 1, 0, 3):
+        photos.nth(number).click()
+    expect(pressed).to_have_count(1)
+    expect(said).to_contain_text(re.compile(r"Fixed with photo \d+ in"), timeout=15_000)
+    assert candidates(studio) == before, "what is only looked at is no candidate"
+
+    tab.locator("#dx-fix-go").click()
+    expect(caption).not_to_contain_text("not kept yet", timeout=30_000)
     assert len(candidates(studio) - before) == 1
 
 

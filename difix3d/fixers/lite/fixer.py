@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from difix3d.errors import CheckpointError
 from difix3d.fixers.base import Weightless
 from difix3d.fixers.lite.planes import Bytes, planes_of
+from difix3d.fixers.stepwise import Fixed
 from difix3d.types import Frame, Reference
 
 if TYPE_CHECKING:
@@ -56,9 +57,20 @@ class LiteFixer(Weightless):
         self, frame: Frame, references: Sequence[Reference]
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """(fixed [H, W, 3] uint8, trust [H, W] float32 in [0, 1]): how far the fix replaced the render there."""
+        return self._run(*planes_of(frame, references[: self.max_references]))
+
+    def carry(self, frame: Frame, reference: Reference) -> Bytes:
+        """See fixers.stepwise.Stepwise. [0 or 1, H, W, 5]: none where the photo shows nothing of the frame."""
+        return planes_of(frame, [reference])[1]
+
+    def finish(self, frame: Frame, carried: Sequence[Bytes]) -> Fixed:
+        """See fixers.stepwise.Stepwise."""
+        own, none = planes_of(frame, [])
+        return self._run(own, np.concatenate([none, *carried[: self.max_references]]))
+
+    def _run(self, own: Bytes, photos: Bytes) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         self.load()
         assert self.network is not None
-        own, photos = planes_of(frame, references[: self.max_references])
         return run(self.network, own, photos)
 
 

@@ -1,0 +1,148 @@
+"""Choosing references for a frame: what each photo covers of it, and the fix with those that are chosen, soon enough to
+follow clicks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from difix3d.errors import FixerError
+from difix3d.fixers.coverage import coverage, covered_share
+from difix3d.fixers.stepwise import CarriedPhotos, Stepwise, SupersededError
+from difix3d.kept import Kept
+from difix3d.stages.fixing import FixSession
+from difix3d.types import Camera, Frame
+
+PREVIEW_LONG_SIDE_PX = 640
+"""Larger frames are fixed at this size while photos are chosen."""
+_COVERAGE_PX = 128
+"""Long side at which coverage is computed: within 0.02 of that at 160, in a hundredth of the time of a full frame."""
+_KEPT_FRAMES, _KEPT_CARRIED, _KEPT_DEPTHS, _KEPT_MAPS = 4, 24, 100, 200
+
+Map = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class OfferedPhoto:
+    """covered: share of the frame that it can be believed to show, in [0, 1]; None where the frame has no depth."""
+
+    name: str
+    angle_deg: float
+    covered: float | None
+
+
+@dataclass(frozen=True)
+class Preview:
+    """rgb: [H, W, 3] uint8, at most PREVIEW_LONG_SIDE_PX a side; trust: [H, W] in [0, 1], None where the fixer does not
+    say. covered: share of the frame that the references cover together; None where it has no depth."""
+
+    rgb: NDArray[np.uint8]
+    trust: Map | None
+    references: tuple[str, ...]
+    covered: float | None
+    seconds: float
+
+
+class Chooser:
+    """Of one scene and fixer. Threads may share it; previews wait for each other."""
+
+    def __init__(self, session: FixSession):
+        self.session = session
+        self._turn = threading.Lock()
+        self._frames: Kept[Frame] = Kept(_KEPT_FRAMES)
+        self._depths: Kept[Map] = Kept(_KEPT_DEPTHS)
+        self._maps: Kept[Map] = Kept(_KEPT_MAPS)
+        self._carried = CarriedPhotos(_KEPT_CARRIED)
+
+    @property
+    def previews(self) -> bool:
+        """Whether this fixer is one whose fixes can follow clicks."""
+        return isinstance(self.session.fixer, Stepwise)
+
+    def offered(self, trajectory: str, index: int, most: int) -> list[OfferedPhoto]:
+        """The photos that may be references of a rendered frame, the most helpful first, at most `most`."""
+        frame = self._frame(trajectory, index, PREVIEW_LONG_SIDE_PX)
+        ranked = self.session.ranked(frame)[:most]
+        maps = [self._coverage(trajectory, index, one.name) for one in ranked]
+        return [
+            OfferedPhoto(one.name, one.angle_deg, None if covered is None else covered_share([covered]))
+            for one, covered in zip(ranked, maps)
+        ]
+
+    def preview(
+        self, trajectory: str, index: int, references: Sequence[str], stale: Callable[[], bool] = lambda: False
+    ) -> Preview:
+        """The frame fixed with these photos, best first; only those that were not used for it lately are carried anew.
+
+        SupersededError soon after `stale` says that nobody waits any more. ConfigError for a photo that may not be
+        used, FixerError for a fixer that has no previews.
+        """
+        fixer = self.session.fixer
+        if not isinstance(fixer, Stepwise):
+            raise FixerError(f"{fixer.name} takes too long to follow clicks. Press the button to fix the frame.")
+        names = self.session.checked(references)[: fixer.max_references]
+        with self._turn:
+            if stale():
+                raise SupersededError
+            began = time.monotonic()
+            frame = self._frame(trajectory, index, PREVIEW_LONG_SIDE_PX)
+            key = self._key(trajectory, index, PREVIEW_LONG_SIDE_PX)
+            wanted = [((*key, name), partial(self.session.reference, name, frame.camera)) for name in names]
+            rgb, trust = self._carried.fix(fixer, frame, wanted, stale)
+            seconds = time.monotonic() - began
+        maps = [self._coverage(trajectory, index, name) for name in names]
+        known = [covered for covered in maps if covered is not None]
+        covered = covered_share(known) if len(known) == len(maps) else None
+        return Preview(rgb, trust, tuple(names), covered, seconds)
+
+    def _key(self, trajectory: str, index: int, long_side_px: int) -> tuple[str, int, int, int]:
+        """Changes when the frame is rendered again."""
+        render = self.session.scene.renders_dir(trajectory) / f"{index:05d}.png"
+        return trajectory, index, long_side_px, render.stat().st_mtime_ns if render.is_file() else 0
+
+    def _frame(self, trajectory: str, index: int, long_side_px: int) -> Frame:
+        """As FixSession.frame, no larger than asked."""
+
+        def make() -> Frame:
+            frame = self.session.frame(trajectory, index)
+            camera = frame.camera
+            if max(camera.width, camera.height) <= long_side_px:
+                return frame
+            small = camera.resized(long_side_px)
+            size = (small.width, small.height)
+            rgb = np.asarray(cv2.resize(frame.rgb, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+            alpha = np.asarray(cv2.resize(frame.alpha, size, interpolation=cv2.INTER_AREA), dtype=np.float32)
+            # Not a mean: between a wall and what is behind it there is nothing.
+            depth = np.asarray(cv2.resize(frame.depth, size, interpolation=cv2.INTER_NEAREST), dtype=np.float32)
+            return replace(frame, camera=small, rgb=rgb, alpha=alpha, depth=depth)
+
+        return self._frames.get(self._key(trajectory, index, long_side_px), make)
+
+    def _coverage(self, trajectory: str, index: int, name: str) -> Map | None:
+        """[h, w] of a small frame; None where the frame has no depth."""
+
+        def make() -> Map:
+            reconstruction = self.session.reconstruction()
+            assert reconstruction is not None, "names come from `ranked` and `checked`"
+            reference = reconstruction.view(name).camera.resized(_COVERAGE_PX)
+            return coverage(frame.camera, frame.depth, reference, self._depth(name, reference), frame.alpha)
+
+        frame = self._frame(trajectory, index, _COVERAGE_PX)
+        if not (frame.depth > 0).any():
+            return None
+        return self._maps.get((*self._key(trajectory, index, _COVERAGE_PX), name), make)
+
+    def _depth(self, name: str, camera: Camera) -> Map | None:
+        splats = self.session.splats()
+        if splats is None:
+            return None
+        from difix3d.splatting.surface import surface_depth
+
+        return self._depths.get(name, lambda: surface_depth(splats, camera))
