@@ -36,6 +36,7 @@ _HELP = {
     "report": "write a page about the scene: plots, and photos beside their renders",
     "export": "write ratings and pairs as training data",
     "finetune": "train a checkpoint on an export",
+    "campaign": "let raters judge a tuned checkpoint against its parent, blind",
     "pairs": "make training pairs of captures: flawed renders and their photos",
     "convert": "write a file of splats in another format (.ply, .spz, .splat)",
 }
@@ -230,11 +231,15 @@ def _ratings(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _show_ratings(store: RatingStore, arguments: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+    from difix3d.ratings.campaigns import entered, outcomes
     from difix3d.ratings.filters import all_that_stand, vote_filter
     from difix3d.ratings.results import results_of
+    from difix3d.ratings.schema import RATE
 
     wanted = vote_filter(arguments.scene, arguments.since, arguments.without, arguments.without_flagged)
-    found = results_of(wanted.chosen(all_that_stand(store)))
+    chosen = wanted.chosen(all_that_stand(store))
+    old_against_new = outcomes(entered(store), [vote for vote in chosen.votes if vote.purpose == RATE])
+    found = {**results_of(chosen), "campaigns": old_against_new}
     return {**store.counts(arguments.scene), "win_rates": store.win_rates(arguments.scene), **found}, []
 
 

@@ -4,8 +4,9 @@
    where it was.
 2. About 10 % gold and 7.5 % repeats with sides swapped, in places that a rater cannot foresee and that do not depend on
    what they say.
-3. Else, of the questions of their scenes that have too few votes, those with the fewest; among some of these drawn at
-   random the one that would tell most about which way of making pictures is better (bradley_terry.gains).
+3. Else, of the questions of their scenes that have too few votes, those of campaigns (campaigns.py), then those with
+   the fewest; among some of these drawn at random the one that would tell most about which way of making pictures is
+   better (bradley_terry.gains).
 
 A question given out counts as a vote to come while its lease is held (leases.py). Votes on one's own upload count for
 the figures, but never make a question done: somebody else is asked as well.
@@ -18,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import random
 import threading
+import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -29,7 +31,8 @@ from sqlalchemy.orm import Session
 from difix3d.ratings.arms import Arm, arm_of
 from difix3d.ratings.assignments import append_assignment, open_assignments
 from difix3d.ratings.bradley_terry import fit_bradley_terry
-from difix3d.ratings.catalogue import Catalogue, Question, SceneQuestions
+from difix3d.ratings.campaigns import entered
+from difix3d.ratings.catalogue import LOOK_EVERY_S, Catalogue, Question, SceneQuestions
 from difix3d.ratings.leases import LEASE_S, Leases, lease_is_held
 from difix3d.ratings.sampling import PairToRate, RatingProgress
 from difix3d.ratings.schema import GOLD, RATE, REPEAT, new_id, now
@@ -84,6 +87,8 @@ class Sampler:
         self._given: dict[str, dict[str, _Given]] = defaultdict(dict)  # rater -> token -> what they hold
         self._pending: Counter[str] = Counter()  # item -> leases that are held
         self._before: dict[str, list] = defaultdict(list)  # rater -> open assignments of a former process
+        self._campaign: set[str] = set()  # items that are asked before all others
+        self._campaign_read_at = float("-inf")
         self._gains: dict[tuple[Arm, Arm], float] = {}
         self._fitted_at = -1
         self._lock = threading.Lock()
@@ -102,6 +107,7 @@ class Sampler:
         with self._lock:
             offers = self.catalogue.look(scenes)
             self._standing.refresh()
+            self._read_campaigns()
             self._end_leases()
             self._sort()
             given = self._resumed(rater, offers, held)
@@ -275,17 +281,28 @@ class Sampler:
         if offer.shelves is None:
             offer.shelves = Shelves()
             for item in offer.to_rate:
-                offer.shelves.put(item, self._standing.votes[item] + self._pending[item])
+                offer.shelves.put(item, self._level(item))
         return offer.shelves
+
+    def _level(self, item: str) -> int:
+        """Votes that it has or will have; those of campaigns lie below all others."""
+        return self._standing.votes[item] + self._pending[item] - self.target_votes * (item in self._campaign)
+
+    def _read_campaigns(self) -> None:
+        if time.monotonic() - self._campaign_read_at < LOOK_EVERY_S:
+            return
+        self._campaign_read_at = time.monotonic()
+        fresh = entered(self.store).keys() - self._campaign
+        self._campaign |= fresh
+        self._standing.changed |= fresh
 
     def _sort(self) -> None:
         """Put what got votes or leases since on its shelf, also of scenes that are not asked about now."""
         changed = self._standing.changed
         for item in changed:
-            votes = self._standing.votes[item] + self._pending[item]
             for offer in self.catalogue.known():
                 if offer.shelves is not None and item in offer.shelves:
-                    offer.shelves.put(item, votes)
+                    offer.shelves.put(item, self._level(item))
         changed.clear()
 
     def _gain(self, question: Question, offers: Sequence[SceneQuestions]) -> float:

@@ -13,7 +13,7 @@ from difix3d.events import Event
 SCENE_STAGES = ("ingest", "reconstruct", "fit", "render", "fix", "evaluate", "report")
 """Run on a scene, in this order: `fit(scene, config)`."""
 
-STUDIO_STAGES = ("export", "finetune", "pairs", "convert")
+STUDIO_STAGES = ("export", "finetune", "campaign", "pairs", "convert")
 """Run on several scenes or none: `export(config)`."""
 
 

@@ -1,0 +1,98 @@
+"""Old against new: the same frames by a checkpoint and by its parent, judged blind before all other questions.
+
+A campaign's questions are items of kind "campaign_a" or "campaign_b": which of the two pictures the new checkpoint
+made. Raters are not told, sides are drawn as ever, and equal pixels are never a question (sampling.questions_of).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from difix3d.ratings.log import ITEMS, StoredRating, ensure_item
+from difix3d.ratings.store import RatingStore
+from difix3d.ratings.summary import wilson_interval
+from difix3d.types import Candidate
+
+NEW_IS_A, NEW_IS_B = "campaign_a", "campaign_b"
+_SCORES = {"tie": 0.5, "both_bad": 0.5}
+
+
+@dataclass(frozen=True)
+class Match:
+    """One frame by both, in canonical order. new_is: a | b."""
+
+    item_id: str
+    a: Candidate
+    b: Candidate
+    new_is: str
+
+
+def enter(store: RatingStore, matches: Iterable[Match]) -> None:
+    """Ask these before all else. A question that is there already joins the campaign with the votes that it has."""
+    found = list(matches)
+
+    def write(session: Session) -> None:
+        for match in found:
+            kind = NEW_IS_A if match.new_is == "a" else NEW_IS_B
+            ensure_item(session, match.a, match.b, {}, kind)
+            session.execute(update(ITEMS).where(ITEMS.c.id == match.item_id).values(kind=kind))
+
+    store.write(write)
+
+
+def entered(store: RatingStore) -> dict[str, str]:
+    """Item of a campaign -> which of its pictures is the new checkpoint's, a | b."""
+    query = select(ITEMS.c.id, ITEMS.c.kind).where(ITEMS.c.kind.in_((NEW_IS_A, NEW_IS_B)))
+    with store.engine.connect() as connection:
+        return {item: kind[-1] for item, kind in connection.execute(query)}
+
+
+def outcomes(new_is: Mapping[str, str], votes: Sequence[StoredRating]) -> list[dict[str, Any]]:
+    """One for each new checkpoint and old one that were judged: new, old (names), new_weights, old_weights (what tells
+    two of one name apart, "" where nothing does), votes, wins, losses, ties (with both bad), frames, win_rate and
+    interval (95 %).
+
+    new_is: see `entered`; votes: those that stand. A frame counts once however many judged it: its score is the mean of
+    its votes, a tie or both bad being half a win, win_rate the mean over frames, and the interval Wilson's for so many
+    frames. Votes on one frame are no independent draws. Frames that only the scene's uploader judged are left out.
+    """
+    frames: dict[tuple[str, ...], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    others = {vote.item_id for vote in votes if not vote.own_upload}
+    for vote in votes:
+        side, said = new_is.get(vote.item_id), vote.rating
+        if side is None or vote.item_id not in others or said.choice == "skip":
+            continue
+        new, old = (said.candidate_a, said.candidate_b) if side == "a" else (said.candidate_b, said.candidate_a)
+        score = _SCORES.get(said.choice, float(said.choice == side))
+        frames[new.fixer, old.fixer, weights_of(new), weights_of(old)][vote.item_id].append(score)
+    found = []
+    for (new_name, old_name, new_weights, old_weights), scores in sorted(frames.items()):
+        every = [score for of_frame in scores.values() for score in of_frame]
+        share = sum(sum(of_frame) / len(of_frame) for of_frame in scores.values()) / len(scores)
+        found.append(
+            {
+                "new": new_name,
+                "old": old_name,
+                "new_weights": new_weights,
+                "old_weights": old_weights,
+                "votes": len(every),
+                "wins": every.count(1.0),
+                "losses": every.count(0.0),
+                "ties": every.count(0.5),
+                "frames": len(scores),
+                "win_rate": round(share, 4),
+                "interval": [round(end, 4) for end in wilson_interval(share, len(scores))],
+            }
+        )
+    return found
+
+
+def weights_of(candidate: Candidate) -> str:
+    """What a candidate says of the weights that made it."""
+    return str(candidate.extra.get("weights") or candidate.extra.get("revision") or "")
