@@ -17,7 +17,7 @@ from difix3d.ui.serve import arguments, serve
 def main() -> int:
     """Serve until stopped; 2 where the flags or the folders do not allow it."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for chatty in ("httpx", "httpx2", "httpcore"):
+    for chatty in ("alembic", "httpx", "httpx2", "httpcore"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         serve(arguments())

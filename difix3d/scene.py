@@ -8,6 +8,8 @@ splats.ply, split.json     the fit, and which photos it saw ({"train": [...], "h
 trajectories/NAME.json     nerfstudio camera_path
 renders/NAME/              00000.png, 00000_alpha.png, 00000_depth.npy
 fixed/NAME/FIXER/          00000.png, candidates.json
+gold/                      checks for raters whose answer is known, and gold.json (difix3d/ratings/gold.py)
+rated/SHA256.png           every picture that somebody voted on, as it was (difix3d/ratings/pictures.py)
 videos/                    NAME.webm, and NAME-FIXER.webm: the render on the left, its fix on the right
 previews/                  live pictures of a running stage
 stages/STAGE[-KEY].json    manifest, written last: the stage is complete

@@ -44,7 +44,9 @@ class Studio:
         return json.loads((self.out / name).read_text())
 
     def table(self) -> list[dict]:
-        return pq.read_table(self.out / "preferences.parquet").to_pylist()
+        files = sorted(self.out.glob("preferences-*.parquet"))
+        rows = [row for file in files for row in pq.read_table(file).to_pylist()]
+        return sorted(rows, key=lambda row: row["ranking_id"])
 
 
 @pytest.fixture
@@ -175,7 +177,7 @@ def test_the_parquet_tells_datasets_which_columns_are_pictures(studio: Studio) -
     scene = make_scene(studio.scenes, "court")
     vote_on(studio.store, scene, "fix", "ann")
     studio.export()
-    schema = pq.read_schema(studio.out / "preferences.parquet")
+    schema = pq.read_schema(studio.out / "preferences-train.parquet")
     features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
     assert set(features) == set(schema.names)
     assert {name for name, feature in features.items() if feature["_type"] == "Image"} == {

@@ -50,9 +50,13 @@ class BradleyTerry:
 
 
 def fit_bradley_terry(
-    wins: NDArray[np.floating], ties: NDArray[np.floating], prior_sd: float = PRIOR_SD
+    wins: NDArray[np.floating],
+    ties: NDArray[np.floating],
+    prior_sd: float = PRIOR_SD,
+    start: BradleyTerry | None = None,
 ) -> BradleyTerry:
-    """wins: [N, N] how often i was preferred to j; ties: [N, N] symmetric, how often i and j tied."""
+    """wins: [N, N] how often i was preferred to j; ties: [N, N] symmetric, how often i and j tied; start: of votes that
+    are nearly the same, which saves steps and changes nothing else."""
     count = len(wins)
     require_shape("wins", wins, (count, count))
     require_shape("ties", ties, (count, count))
@@ -68,7 +72,9 @@ def fit_bradley_terry(
     where = np.stack([first, second, np.full(len(first), count)])  # [3, pairs]
 
     parameters: NDArray[np.float64] = np.zeros(count + 1)
-    if len(first) == 0 or not ties.any():
+    if start is not None:
+        parameters[:] = (*start.scores, start.log_nu)
+    elif len(first) == 0 or not ties.any():
         parameters[-1] = -3.0
     value = -np.inf
     step = np.zeros(count + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from pathlib import Path
@@ -14,6 +15,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, Operati
 from difix3d.errors import MissingBackendError, RatingError
 from difix3d.ratings.migrations import upgrade
 from difix3d.ratings.schema import SCHEMA_VERSION, SchemaRow
+
+log = logging.getLogger(__name__)
 
 BUSY_TIMEOUT_S = 30.0
 """How long a writer waits for another one: thousands of times what writing a vote takes."""
@@ -122,6 +125,8 @@ def _bring_up_to_date(engine: Engine, name: str) -> None:
                 )
             if version < SCHEMA_VERSION:
                 _migrate(engine)
+                if version:
+                    log.info("%s: tables of version %d are of version %d now", name, version, SCHEMA_VERSION)
             return
         except OperationalError as error:
             # Turning a new file to WAL does not wait for another process that does the same.

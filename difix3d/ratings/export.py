@@ -6,7 +6,7 @@ difix_no_ref.json       the same for pairs without a reference: mixing both brea
 comparisons.json        {"train" | "test": {id: {image, target_image, worse_image, weight, ...}}}: what raters preferred
 provenance.json         id -> where the pair is from
 frames.jsonl inputs/    depth and cameras of each frame and of its photos (stages/exporting.py)
-preferences.parquet     see export_preferences.py
+preferences-SPLIT.parquet   see export_preferences.py
 ratings.jsonl           one line per vote, changed and undone ones too, and those on gold and repeats ("purpose")
 README.md               dataset card
 export.json             what this export holds; marks the folder as one that a later export may replace
@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,9 @@ from difix3d.ratings.export_pairs import PairRow, Tally, approved_rows, heldout_
 from difix3d.ratings.export_pictures import ExportedPictures
 from difix3d.ratings.export_preferences import PictureGone, PreferencesWriter
 from difix3d.ratings.export_scenes import Licences, find_scenes, split_scenes
+from difix3d.ratings.filters import VoteFilter, all_that_stand
 from difix3d.ratings.log import StoredRating
+from difix3d.ratings.results import results_of
 from difix3d.ratings.schema import GOLD, RATE, REPEAT, now
 from difix3d.ratings.store import RatingStore
 from difix3d.types import Judgement
@@ -47,7 +50,8 @@ Inputs = Callable[[Path, ExportedPictures, Mapping[str, tuple[str, str, int]]], 
 @dataclass
 class Export:
     """One run. scenes: folder of scenes; only: the name of the one to export; test_share: of the scenes; min_votes: on
-    a fix before it can be a target."""
+    a fix before it can be a target; filters: which votes count (its scene is `only`): ratings.jsonl holds the others
+    too, and says of each that it was left out."""
 
     store: RatingStore
     scenes: Path
@@ -56,9 +60,11 @@ class Export:
     test_share: float = 0.2
     min_votes: int = 1
     inputs: Inputs | None = None
+    filters: VoteFilter = field(default_factory=VoteFilter)
     figures: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     _told: int = 0
+    _without: frozenset[int] = frozenset()
 
     def run(self) -> Iterator[Event]:
         """Writes `out` whole or not at all; `figures` are there at the end. Yields Progress and Warned.
@@ -68,6 +74,9 @@ class Export:
         if self.out.exists() and not (self.out / MARK).is_file() and (self.out.is_file() or any(self.out.iterdir())):
             raise ConfigError(f"{self.out} exists and is no export: name a new folder with --out")
         last = self.store.last_number()
+        self.filters = replace(self.filters, scene=self.only)
+        chosen = self.filters.chosen(all_that_stand(self.store, up_to=last))
+        self._without = frozenset(chosen.record["without_raters"])
         tallies, votes_on_frame = self._count_votes(last)
         scenes = {scene.id: scene for scene in find_scenes(self.scenes, self.only)}
         licences = Licences(scenes)
@@ -95,7 +104,9 @@ class Export:
             if len(splits) == 1:
                 self._warn(f"One scene only ({next(iter(splits))}): all of it is in train, and there is no test split")
             if not votes_on_frame:
-                self._warn("No votes yet: the export holds pairs with true photos only")
+                filtered = chosen.record["votes_left_out"]
+                why = f"The filters leave out all of {filtered} votes" if filtered else "No votes yet"
+                self._warn(f"{why}: the export holds pairs with true photos only")
             self._write_pairs(folder, rows, compared, splits, licences)
             yield from self._new_warnings()
             if self.inputs is not None:
@@ -103,18 +114,20 @@ class Export:
             yield from self._write_votes(folder, last, splits, licences, votes_on_frame)
             yield from self._new_warnings()
             self.figures |= {"images": pictures.count, "image_bytes": pictures.bytes, "scenes": len(splits)}
-            counts, rates = self.store.counts(self.only), self.store.win_rates(self.only)
-            facts = CardFacts(self.figures, counts, rates, splits, licences.seen)
+            facts = CardFacts(self.figures, results_of(chosen), splits, licences.seen)
             (folder / "README.md").write_text(card(facts))
             mark = {"created": now().isoformat(timespec="seconds"), "difix3d": difix3d.__version__, "last_entry": last}
             settings = {"test_share": self.test_share, "min_votes": self.min_votes}
-            write_json(folder / MARK, {**mark, "settings": settings, "splits": splits, "figures": self.figures})
+            found = {"filters": chosen.record, "splits": splits, "figures": self.figures}
+            write_json(folder / MARK, {**mark, "settings": settings, **found})
 
     def _count_votes(self, last: int) -> tuple[dict[str, Tally], dict[tuple[str, str, int], int]]:
         """(item -> tally, frame -> votes that count), as of entry `last`."""
         tallies: dict[str, Tally] = {}
         votes_on_frame: dict[tuple[str, str, int], int] = {}
         for vote in self.store.stream(self.only, up_to=last):
+            if not self._counts(vote):
+                continue
             a, b = vote.rating.candidate_a, vote.rating.candidate_b
             if not vote.own_upload:  # nobody alone approves what is made of their own photos
                 tallies.setdefault(vote.item_id, Tally(a, b)).add(vote.rating)
@@ -171,34 +184,42 @@ class Export:
         licences: Licences,
         votes_on_frame: dict[tuple[str, str, int], int],
     ) -> Iterator[Event]:
-        """preferences.parquet and ratings.jsonl in one pass over the log."""
+        """preferences-SPLIT.parquet and ratings.jsonl in one pass over the log."""
         total = sum(votes_on_frame.values())
-        left_out = lines = 0
-        with (
-            (folder / "ratings.jsonl").open("w") as log,
-            PreferencesWriter(folder / "preferences.parquet", self.scenes) as writer,
-        ):
+        left_out = lines = rows = filtered = 0
+        with (folder / "ratings.jsonl").open("w") as log, ExitStack() as writing:
+            writers = {
+                split: writing.enter_context(PreferencesWriter(folder / f"preferences-{split}.parquet", self.scenes))
+                for split in sorted({"train", *splits.values()})
+            }
             everything = self.store.stream(
                 self.only, include_superseded=True, up_to=last, purposes=(RATE, GOLD, REPEAT), marks=False
             )
             for vote in everything:
                 a, b = vote.rating.candidate_a, vote.rating.candidate_b
                 split = splits.get(a.scene_id, "train")
-                log.write(json.dumps({**_raw(vote), "split": split}, default=str) + "\n")
+                counts = self._counts(vote)
+                log.write(json.dumps({**raw(vote), "split": split, "left_out": not counts}, default=str) + "\n")
                 lines += 1
-                if vote.superseded_by or vote.purpose != RATE:
+                filtered += not counts
+                if vote.superseded_by or vote.purpose != RATE or not counts:
                     continue
                 licence = " · ".join(dict.fromkeys(licences.of(c.scene_id, c.fixer, c.extra) for c in (a, b)))
                 on_frame = votes_on_frame[a.scene_id, a.trajectory, a.frame_index]
                 try:
-                    writer.add(vote, split=split, licence=licence, votes_on_frame=on_frame)
+                    writers[split].add(vote, split=split, licence=licence, votes_on_frame=on_frame)
+                    rows += 1
                 except PictureGone as gone:
                     left_out += 1
-                    self._warn(f"{gone}; its votes are left out of preferences.parquet")
+                    self._warn(f"{gone}; its votes are left out of the preferences")
                     yield from self._new_warnings()
-                if (writer.rows + left_out) % _TOLD_EVERY == 0:
-                    yield Progress(_STAGE, "preferences", writer.rows + left_out, total, "votes")
-            self.figures |= {"preferences": writer.rows, "ratings": lines, "left_out": left_out}
+                if (rows + left_out) % _TOLD_EVERY == 0:
+                    yield Progress(_STAGE, "preferences", rows + left_out, total, "votes")
+            self.figures |= {"preferences": rows, "ratings": lines, "left_out": left_out, "filtered": filtered}
+
+    def _counts(self, vote: StoredRating) -> bool:
+        """Whether the filters let it count."""
+        return vote.rater_number not in self._without and not self.filters.is_before(vote)
 
     def _warn(self, message: str) -> None:
         if message not in self.warnings:
@@ -219,7 +240,7 @@ def _frames(rows: Iterable[PairRow]) -> dict[str, tuple[str, str, int]]:
     return {image: (one["scene_id"], one["trajectory"], one["frame_index"]) for image, one in facts.items()}
 
 
-def _raw(vote: StoredRating) -> dict[str, Any]:
+def raw(vote: StoredRating) -> dict[str, Any]:
     """A vote as it is in the log, without the rater's key."""
     rating = vote.rating
     return {

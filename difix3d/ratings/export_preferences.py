@@ -1,4 +1,4 @@
-"""preferences.parquet: one row per vote, in Pick-a-Pic's columns, with pictures that the Hub's viewer shows.
+"""preferences-SPLIT.parquet: one row per vote, in Pick-a-Pic's columns, with pictures that the Hub's viewer shows.
 
 jpg_0, jpg_1 (what Diffusion-DPO's script reads) are JPEG re-encodings; image_0, image_1 hold the very bytes that
 were rated. 0 and 1 are the candidates' canonical order, never the side they were shown on.

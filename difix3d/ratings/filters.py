@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date
 from typing import Any
 
 from difix3d.errors import ConfigError
@@ -33,17 +33,20 @@ class VoteFilter:
         """Whether it leaves out votes of the scenes that it names."""
         return bool(self.since or self.without or self.without_flagged)
 
+    def is_before(self, vote: StoredRating) -> bool:
+        """Whether it was given before `since`."""
+        return self.since is not None and vote.created_at.astimezone(UTC).date() < self.since
+
     def chosen(self, votes: Sequence[StoredRating]) -> Chosen:
         """votes: those that stand, of all scenes, for every purpose."""
         flags = flags_of_raters(votes)
         without = set(self.without) | (set(flags) if self.without_flagged else set())
-        begin = None if self.since is None else datetime(self.since.year, self.since.month, self.since.day, tzinfo=UTC)
         kept, too_old, of_raters, total = [], 0, 0, 0
         for vote in votes:
             if self.scene is not None and vote.rating.candidate_a.scene_id != self.scene:
                 continue
             total += 1
-            if begin is not None and vote.created_at < begin:
+            if self.is_before(vote):
                 too_old += 1
             elif vote.rater_number in without:
                 of_raters += 1

@@ -76,6 +76,7 @@ def results_of(chosen: Chosen) -> dict[str, Any]:
         "raters": of_raters(votes, chosen.flags),
         "scores": scores,
         "win_matrix": win_matrix(judged, GROUPS["arm"], [each["name"] for each in scores["arm"]]),
+        "fixer_matrix": win_matrix(judged, GROUPS["fixer"], [each["name"] for each in scores["fixer"]]),
         "scenes": _by_scene(rated),
         "tags": tags_by(judged, GROUPS["fixer"]),
     }
@@ -90,7 +91,9 @@ def scores_by(votes: Sequence[StoredRating], group: Callable[[Candidate], str]) 
     fitted = fit_bradley_terry(wins.sum(axis=0), ties.sum(axis=0))
     rng = np.random.default_rng(0)
     drawn = rng.multinomial(items, [1 / items] * items, size=_RESAMPLES)
-    again = [fit_bradley_terry(np.tensordot(each, wins, 1), np.tensordot(each, ties, 1)).scores for each in drawn]
+    flat = np.concatenate([wins, ties], axis=1).reshape(items, -1)
+    tables = (drawn @ flat).reshape(_RESAMPLES, 2, len(names), len(names))
+    again = [fit_bradley_terry(won, tied, start=fitted).scores for won, tied in tables]
     low, high = np.percentile(again, (2.5, 97.5), axis=0)
     seen = (wins + wins.transpose(0, 2, 1) + ties).sum(axis=(0, 2))
     order = np.argsort(-fitted.scores)

@@ -20,6 +20,9 @@ class ExportConfig:
     scenes: str = option("", "folder of scenes, or one scene (default: $DIFIX3D_SCENES, or scenes)")
     test_share: float = option(0.2, "share of the scenes that goes to the test split", minimum=0.0, maximum=0.9)
     min_votes: int = option(1, "votes a fix needs before it can be a training target", minimum=1)
+    since: str = option("", "leave out votes from before this day (in UTC, as 2026-11-28)")
+    without: tuple[str, ...] = option((), "leave out the votes of these raters (numbers)")
+    without_flagged: bool = option(False, "leave out raters whom `difix3d ratings` flags")
 
 
 def export(config: ExportConfig) -> Iterator[Event]:
@@ -28,6 +31,7 @@ def export(config: ExportConfig) -> Iterator[Event]:
     Closing this generator leaves `out` as it was. Raises ConfigError and RatingError in words.
     """
     from difix3d.ratings.export import Export
+    from difix3d.ratings.filters import vote_filter
     from difix3d.ratings.store import RatingStore
     from difix3d.stages.exporting import FrameInputs
 
@@ -37,9 +41,10 @@ def export(config: ExportConfig) -> Iterator[Event]:
         raise ConfigError(f"{config.scenes}: no such folder. Name the folder of scenes, or one scene, with --scenes.")
     if (scenes / "scene.json").is_file():
         scenes, only = scenes.parent, scenes.name
+    filters = vote_filter(only, config.since, config.without, config.without_flagged)
     with RatingStore(config.ratings_db) as store:
-        inputs = FrameInputs(scenes)
-        run = Export(store, scenes, Path(config.out).resolve(), only, config.test_share, config.min_votes, inputs)
+        inputs, out = FrameInputs(scenes), Path(config.out).resolve()
+        run = Export(store, scenes, out, only, config.test_share, config.min_votes, inputs, filters)
         yield from run.run()
         run.figures |= inputs.figures
     yield Done("export", round(time.monotonic() - started, 2), run.figures, (str(run.out),))

@@ -43,6 +43,7 @@ def build(shared: Shared) -> None:
                 "<h3>Export</h3><p class='dx-note'>Difix's training JSON, a preferences table and every vote, with "
                 "their pictures.</p>"
             )
+            filtered = gr.HTML()
             write = gr.Button("Write the dataset", variant="primary", elem_id="dx-export")
             exported = gr.HTML()
         with gr.Column(min_width=320, visible=not shared.studio.public):
@@ -66,7 +67,8 @@ def build(shared: Shared) -> None:
     for moment in (shared.revision.change, scope.change):
         moment(_reader(shared), opened, [results, exported], **QUIET)
     shared.revision.change(_starts(shared), [start], [start, trained], **QUIET)
-    write.click(_exporter(shared), opened, None, **QUIET)
+    shared.filters.change(_filtered, [shared.filters], [filtered], **QUIET)
+    write.click(_exporter(shared), [*opened, shared.filters], None, **QUIET)
     train.click(_trainer(shared), [*opened, start, steps, name], None, **QUIET)
     shared.revision.change(_lacking, None, [lacking, get], **QUIET)
     got = get.click(_getter(fetching), [shared.visitor], fetching.outputs, show_progress="hidden", **FETCHING)
@@ -125,13 +127,25 @@ def _reader(shared: Shared) -> Any:
     return read
 
 
+def _filtered(filters: dict[str, Any]) -> str:
+    """What the filters of Results keep out of the dataset."""
+    parts = [f"from before {filters['since']}"] if filters.get("since") else []
+    if filters.get("without"):
+        parts.append(f"of rater {', '.join(filters['without'])}")
+    if filters.get("without_flagged"):
+        parts.append("of raters who are flagged")
+    if not parts:
+        return ""
+    return f"<p class='dx-note'>As chosen under Results, without votes {escape(' and '.join(parts))}.</p>"
+
+
 def _exporter(shared: Shared) -> Any:
     @told
-    def export(visitor: dict[str, str], scene_id: str, scope: str) -> None:
+    def export(visitor: dict[str, str], scene_id: str, scope: str, filters: dict[str, Any]) -> None:
         studio = shared.studio
         scene = _open(shared, visitor, scene_id)
         scenes = scene.root if scope == HERE or studio.public else studio.scenes_root
-        settings = {"out": str(_export_dir(studio, scene, scope)), "scenes": str(scenes)}
+        settings = {"out": str(_export_dir(studio, scene, scope)), "scenes": str(scenes), **filters}
         studio.start_job(scene, visitor["id"], [jobs.Step("export", settings)])
         gr.Info("Writing. The line above shows how far it is.")
 

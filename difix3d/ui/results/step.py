@@ -65,7 +65,7 @@ def _reader(shared: Shared, counting: Counting) -> Any:
         if not looked:
             return
         studio = shared.studio
-        wanted = vote_filter(None, since or "", without or (), flagged)
+        wanted = vote_filter(None, since, without or (), flagged)
         if scope == EVERYWHERE and studio.public:  # other people's scenes are theirs
             yield empty(SCENE_BY_SCENE), gr.skip(), gr.skip()
             return
@@ -80,7 +80,8 @@ def _reader(shared: Shared, counting: Counting) -> Any:
             yield f"<div aria-busy='true'>{empty(COUNTING)}</div>", gr.skip(), gr.skip()
             counted = counting.count(wanted)
         # What stays of a filter when the scene changes are its settings; an export has a scene of its own.
-        kept = {"since": since or "", "without": list(wanted.without), "without_flagged": wanted.without_flagged}
+        without_names = [str(number) for number in wanted.without]
+        kept = {"since": since.strip(), "without": without_names, "without_flagged": wanted.without_flagged}
         choices = [(f"rater {number}", number) for number in counting.raters()]
         html = f"<div class='dx-results'>{results_html(counted, studio.media.url)}</div>"
         yield html, gr.Dropdown(choices=choices, value=list(wanted.without)), kept
