@@ -82,8 +82,8 @@ def offers(checkpoints: Path, also: str = "") -> list[Offer]:
     default = default_checkpoint()
     found = []
     for name in FIXERS:
-        if name == "difix":
-            label = f"difix ({Path(default).name if Path(default).is_dir() else default})"
+        if name in ("difix", "difix-guided"):
+            label = f"{name} ({Path(default).name if Path(default).is_dir() else default})"
             found.append(Offer(name, label, licence_of(default)))
         else:
             found.append(Offer(name, name, load_fixer(name).licence))

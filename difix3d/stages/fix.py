@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from difix3d.atomic import replacing_folder, write_json
 from difix3d.errors import SceneError
 from difix3d.events import Artifact, Event, Progress, Warned
-from difix3d.fixers import DEFAULT_FIXER
+from difix3d.fixers import DEFAULT_FIXER, checkpoint_of
 from difix3d.formats.image import write_rgb
 from difix3d.formats.video import open_video
 from difix3d.scene import Scene, hash_file
@@ -33,7 +33,7 @@ class FixConfig:
     """Which frames, by what, and with which photos."""
 
     trajectory: str = option("extrapolate", "the rendered trajectory to fix")
-    fixer: str = option(DEFAULT_FIXER, "a fixer's name, a checkpoint folder or a Hub id owner/model")
+    fixer: str = option(DEFAULT_FIXER, "a fixer's name, a checkpoint folder or a Hub id owner/model, or guided:FOLDER")
     references: str = option(AUTO, "auto: the best photos of each frame; none; or photos, as 00001.jpg,00007.jpg")
     seed: int = option(0, "of the random choices of a fixer that makes any", minimum=0)
 
@@ -61,7 +61,8 @@ def _key(config: FixConfig) -> str:
 
 def fixer_inputs(scene: Scene, fixer: str) -> tuple[str, ...]:
     """What a fixer reads: photos, their cameras, splats for depth, and its own checkpoint where that is a folder."""
-    own = (str(Path(fixer).resolve()),) if fixer and Path(fixer).is_dir() else ()
+    checkpoint = checkpoint_of(fixer)
+    own = (str(Path(checkpoint).resolve()),) if checkpoint and Path(checkpoint).is_dir() else ()
     return ("images", "sparse", "splats.ply", "split.json", *own)
 
 

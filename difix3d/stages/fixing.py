@@ -20,7 +20,7 @@ from PIL import Image
 
 from difix3d.atomic import replacing_folder, write_json
 from difix3d.errors import ConfigError, SceneError
-from difix3d.fixers import load_fixer, pace
+from difix3d.fixers import checkpoint_of, load_fixer, pace
 from difix3d.fixers.base import Fixer, Trusting
 from difix3d.formats.camera_path import read_camera_path
 from difix3d.formats.colmap import read_reconstruction
@@ -201,9 +201,11 @@ class FixSession:
 
 
 def fixer_label(fixer: str) -> str:
-    """A folder-safe name for what load_fixer takes: "reproject", "nvidia-difix_ref", a checkpoint folder's name."""
-    name = Path(fixer).resolve().name if Path(fixer).is_dir() else fixer
-    return folder_name(name)[:_LONGEST_LABEL]
+    """A folder-safe name for what load_fixer takes: "reproject", "nvidia-difix_ref", a checkpoint folder's name;
+    "guided-" before it where it is."""
+    checkpoint = checkpoint_of(fixer)
+    name = Path(checkpoint).resolve().name if Path(checkpoint).is_dir() else checkpoint
+    return folder_name("guided-" * (checkpoint != fixer) + name)[:_LONGEST_LABEL]
 
 
 def candidate_of(

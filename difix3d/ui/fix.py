@@ -10,7 +10,6 @@ from typing import Any
 import gradio as gr
 
 from difix3d.errors import ConfigError, SceneError
-from difix3d.fixers import DEFAULT_FIXER
 from difix3d.formats.contact_sheet import thumbnail
 from difix3d.formats.image import read_rgb, write_rgb
 from difix3d.ratings.candidates import RENDER, candidates_of
@@ -204,7 +203,7 @@ def _fixer(shared: Shared) -> Any:
         session = shared.studio.session(scene, fixer)
         chosen = [str(name) for name in (photos or {}).get("chosen", [])]
         frame = session.frame(trajectory, int(index))
-        if zero.present() and session.fixer.name != DEFAULT_FIXER:
+        if zero.present() and session.fixer.device() != "cpu":
             name = shared.studio.fixer(fixer).name
             rgb, used = zero.fix_frame(str(scene.root), name, trajectory, frame.index, chosen)
             trust = None

@@ -20,7 +20,7 @@ SIZE = (64, 48)
 @pytest.fixture(params=FIXERS)
 def fixer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Fixer:
     """difix runs on the recorded tiny checkpoint: the published one is a download of gigabytes."""
-    if request.param == "difix":
+    if request.param.startswith("difix"):
         shared = request.getfixturevalue("shared")
         monkeypatch.setenv("DIFIX3D_FIXER", str(shared / "golden" / "checkpoint_difix_ref"))
     return load_fixer(request.param)

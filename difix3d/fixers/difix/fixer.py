@@ -7,6 +7,7 @@ import threading
 from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     from difix3d.fixers.difix.pipeline import DifixPipeline
 
 DEFAULT_CHECKPOINT = PUBLISHED[0]
+
+
+_LOADED: WeakValueDictionary[tuple[Any, ...], DifixPipeline] = WeakValueDictionary()
+"""Gigabytes each, so whoever wants the same weights meanwhile (difix and difix-guided, two scenes) shares them."""
+_ONE_LOADS = threading.Lock()
 
 
 def default_checkpoint() -> str:
@@ -105,11 +111,19 @@ class DifixFixer:
         from difix3d.fixers.difix.precision import fast_dtype
 
         dtype, size = fast_dtype(torch.device(self.device())), weights_bytes(folder)
-        self._require_memory("cpu", size)
-        if self.device() != "cpu":
-            self._require_memory(self.device(), size * dtype.itemsize // torch.float32.itemsize)
         self.settings |= {"revision": revision, "dtype": str(dtype).removeprefix("torch.")}
-        return DifixPipeline.from_pretrained(self.checkpoint, dtype=dtype, device=self.device(), revision=revision)
+        key = (str(folder.resolve()), _last_change(folder), dtype, self.device())
+        with _ONE_LOADS:
+            if (known := _LOADED.get(key)) is not None:
+                return known
+            self._require_memory("cpu", size)
+            if self.device() != "cpu":
+                self._require_memory(self.device(), size * dtype.itemsize // torch.float32.itemsize)
+            pipeline = DifixPipeline.from_pretrained(
+                self.checkpoint, dtype=dtype, device=self.device(), revision=revision
+            )
+            _LOADED[key] = pipeline
+            return pipeline
 
     def fix(self, frame: Frame, references: Sequence[Reference], *, seed: int = 0) -> NDArray[np.uint8]:
         """[H, W, 3] uint8. CheckpointError where the weights cannot be loaded, FixerError for a frame too large."""
@@ -152,3 +166,8 @@ class DifixFixer:
                 f"{'this machine' if device == 'cpu' else 'the GPU'} has {gigabytes(free)} free. Close other programs, "
                 "or choose another fixer."
             )
+
+
+def _last_change(folder: Path) -> int:
+    """Of a checkpoint's files, in ns: trained again into the same folder, it is another one."""
+    return max((path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()), default=0)
