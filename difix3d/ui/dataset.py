@@ -15,13 +15,16 @@ from PIL import Image
 from difix3d import jobs
 from difix3d.atomic import replacing_file
 from difix3d.errors import ConfigError, JobError
-from difix3d.fixers.difix.checkpoint import list_checkpoints
 from difix3d.fixers.difix.fixer import default_checkpoint
 from difix3d.fixers.difix.hub import PINNED_REVISIONS
+from difix3d.fixers.listing import trained
+from difix3d.fixers.lite.checkpoint import NAME as LITE
+from difix3d.fixers.lite.checkpoint import weights_of
 from difix3d.hub.files import gigabytes
 from difix3d.perceptual_weights import VGG_BYTES, fetch_vgg, find_weights
 from difix3d.ratings.export import MARK
 from difix3d.scene import Scene, folder_name, safe_name
+from difix3d.ui import campaign
 from difix3d.ui.fixers import FETCHING, Fetching
 from difix3d.ui.rate import EVERYWHERE, HERE
 from difix3d.ui.shared import QUIET, Shared, empty, facts, told
@@ -58,15 +61,16 @@ def build(shared: Shared) -> None:
                 )
                 name = gr.Textbox(label="Name of the new checkpoint", value="mine", max_length=60, min_width=140)
             train = gr.Button("Fine-tune on the dataset", elem_id="dx-finetune")
-            trained = gr.HTML()
+            ready = gr.HTML()
             lacking = gr.HTML()
             get = gr.Button(f"Get them ({gigabytes(VGG_BYTES)})", size="sm", visible=False, elem_id="dx-lpips-get")
             fetching = Fetching(shared, "lpips")
+            opened = [shared.visitor, shared.scene_id, scope]
+            campaign.build(shared, opened)
 
-    opened = [shared.visitor, shared.scene_id, scope]
     for moment in (shared.revision.change, scope.change):
         moment(_reader(shared), opened, [results, exported], **QUIET)
-    shared.revision.change(_starts(shared), [start], [start, trained], **QUIET)
+    shared.revision.change(_starts(shared), [start], [start, ready], **QUIET)
     shared.filters.change(_filtered, [shared.filters], [filtered], **QUIET)
     write.click(_exporter(shared), [*opened, shared.filters], None, **QUIET)
     train.click(_trainer(shared), [*opened, start, steps, name], None, **QUIET)
@@ -166,7 +170,8 @@ def _trainer(shared: Shared) -> Any:
             raise ConfigError("There is no dataset yet: press Write the dataset first.")
         out = studio.checkpoints_root / safe_name(folder_name(name or "mine"))
         settings = {"data": str(data), "start": start, "out": str(out), "steps": int(steps)}
-        settings["crop"] = _crop_px(data)
+        if start is not None and weights_of(start) is None:  # lite has a crop of its own, and takes smaller pictures too
+            settings["crop"] = _crop_px(data)
         studio.start_job(scene, visitor["id"], [jobs.Step("finetune", settings)])
         gr.Info("Training. The line above shows how far it is.")
 
@@ -239,22 +244,19 @@ def _zipped(folder: Path) -> Path:
 
 
 def _start_choices(studio: Studio) -> list[tuple[str, str]]:
-    own = [
-        (f"{name} (trained here)", str(studio.checkpoints_root / name))
-        for name in list_checkpoints(studio.checkpoints_root)
-    ]
+    own = [(f"{one.name} (trained here)", str(one.folder)) for one in trained(studio.checkpoints_root)]
     default = default_checkpoint()
     named = [] if default in HUB_STARTS else [(Path(default).name, default)]
-    return [*named, *own, *((f"{name} (5 GB, from the Hub)", name) for name in sorted(set(HUB_STARTS)))]
+    shipped = (f"{LITE} (small, ships with the project)", LITE)
+    return [*named, shipped, *own, *((f"{name} (5 GB, from the Hub)", name) for name in sorted(set(HUB_STARTS)))]
 
 
 def _starts(shared: Shared) -> Any:
     @told
     def starts(chosen: str | None) -> tuple[Any, str]:
         choices = _start_choices(shared.studio)
-        values = [value for _, value in choices]
-        own = list_checkpoints(shared.studio.checkpoints_root)
-        note = f"<p class='dx-note'>Trained here: {escape(', '.join(own))}. Choose it under Fix.</p>" if own else ""
-        return gr.Dropdown(choices=choices, value=chosen if chosen in values else default_checkpoint()), note
+        first = choices[0][1]  # what was named, else the one that needs no download
+        value = chosen if chosen in [value for _, value in choices] else first
+        return gr.Dropdown(choices=choices, value=value), campaign.trained_html(shared.studio)
 
     return starts

@@ -24,6 +24,7 @@ LABELS = {
     "report": "Write the report",
     "export": "Write the dataset",
     "finetune": "Fine-tune",
+    "campaign": "Old against new",
 }
 WAITING, RUNNING, DONE, FAILED, STOPPED = "waiting", "running", "done", "failed", "stopped"
 _MAX_CURVE = 240

@@ -40,7 +40,7 @@ def test_two_processes_equal_one(goldens, export, tmp_path, monkeypatch, shared)
     monkeypatch.setenv("DIFIX3D_LPIPS_WEIGHTS", str(shared / "weights"))
     parent = goldens.checkpoint("difix_ref")
     flags = {"data": export, "from": parent, "steps": 5, "crop": 32, "gram-warmup-steps": 2, "ema-decay": 0.5,
-             "validation-pairs": 2, "tracker": "none"}  # fmt: skip
+             "lora-rank": 0, "validation-pairs": 2, "tracker": "none"}  # fmt: skip
     two = run(_LAUNCH, {**flags, "save-every": 3, "out": tmp_path / "two"})
     one = run(["-m", "difix3d", "finetune"], {**flags, "accumulation": 2, "out": tmp_path / "one"})
     assert one.returncode == two.returncode == 0, one.stderr + two.stderr
@@ -60,7 +60,7 @@ def test_two_processes_equal_one_with_twice_the_batch(goldens, export, tmp_path)
     # batch's convolutions shows in them.
     parent = goldens.checkpoint("difix_ref")
     flags = {"data": export, "from": parent, "steps": 5, "crop": 32, "lpips-weight": 0, "gram-weight": 0,
-             "accumulation": 2, "validation-pairs": 0, "tracker": "none"}  # fmt: skip
+             "accumulation": 2, "lora-rank": 0, "validation-pairs": 0, "tracker": "none"}  # fmt: skip
     two = run(_LAUNCH, {**flags, "batch-size": 1, "out": tmp_path / "two"})
     one = run(["-m", "difix3d", "finetune"], {**flags, "batch-size": 2, "out": tmp_path / "one"})
     assert one.returncode == two.returncode == 0, one.stderr + two.stderr
