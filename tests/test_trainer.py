@@ -169,6 +169,15 @@ def test_hurrying_is_continuous_and_ends_sooner(percent: int) -> None:
     assert clock.fraction(1000) >= 1 - 1e-9
 
 
+def test_a_fit_goes_on_from_an_earlier_share_of_its_schedule() -> None:
+    clock = Clock(0, 1000)
+    clock.hurry(600, 0.3)
+    assert math.isclose(clock.fraction(600), 0.3)
+    assert math.isclose(clock.fraction(750), 1.0)
+    clock.hurry(700, 0.1)
+    assert clock.fraction(700) > 0.7, "only once"
+
+
 def test_a_curve_settles_when_it_is_flat() -> None:
     rising = [(0.05 * i, 20 + i) for i in range(16)]
     assert not settled(rising)
@@ -200,6 +209,7 @@ def test_what_is_learned_by_heart_is_not_kept(scene: SyntheticScene) -> None:
     )
     scored = [update.psnr for update in trainer.run() if update.psnr is not None]
     assert trainer.kept_from is not None
+    assert trainer.steps < 150, "it goes back to its best state and on from there in less time"
     assert scored[-1] > scored[-2], "the last is of the state that was kept, the one before of the last step"
     assert heldout_psnr(trainer) == pytest.approx(scored[-1], abs=1e-4)
     first_at_full_size = next(index for index, value in enumerate(scored) if value == scored[-1])

@@ -21,8 +21,11 @@ _EARLY = 0.02
 """Before this share of the budget the pace says nothing yet about the number of steps there will be."""
 _SETTLED_FROM, _SETTLED_SHARE, _SETTLED_DB = 0.4, 0.15, 0.05
 """Settled: past 40 % of the budget, when its last 15 % brought less than 0.05 dB."""
+_LOST_AFTER = 0.25
+"""Nothing better for this share of the budget: the photos are being learned by heart."""
 _LAST_SHARE = 0.25
-"""A fit that has settled still gets this share of the time it took, to lower its learning rates: worth some dB."""
+"""A fit that has settled, or went back to its best state, still gets this share of the time it took, to lower its
+learning rates: worth some dB."""
 
 
 class Clock:
@@ -32,6 +35,7 @@ class Clock:
         self._budget = seconds, max_steps
         self._started = time.monotonic()
         self._bend = (0.0, 0.0, 1.0)
+        self.hurried = False
 
     def seconds(self) -> float:
         return time.monotonic() - self._started
@@ -41,12 +45,15 @@ class Clock:
         at, value, pace = self._bend
         return value + (self._plain(steps) - at) * pace
 
-    def hurry(self, steps: int) -> None:
-        """From now on, reach 1 after _LAST_SHARE of what has been spent, unless it is nearer anyway."""
-        if self._bend[2] == 1.0:
+    def hurry(self, steps: int, fraction: float | None = None) -> None:
+        """From now on, go from `fraction` (None: from here) to 1 in _LAST_SHARE of what has been spent, or in what is
+        left where that is less. Only the first call counts."""
+        if not self.hurried:
             spent = self._plain(steps)
-            pace = (1.0 - spent) / max(_LAST_SHARE * spent, 1e-9)
-            self._bend = (spent, spent, max(1.0, pace))
+            value = spent if fraction is None else fraction
+            left = min(1.0 - spent, _LAST_SHARE * spent)
+            self._bend = (spent, value, max(1.0, (1.0 - value) / max(left, 1e-9)))
+            self.hurried = True
 
     def _plain(self, steps: int) -> float:
         seconds, max_steps = self._budget
@@ -86,6 +93,11 @@ def splat_count(fraction: float, first: int, most: int) -> int:
     most = max(first, most)
     grown = min(1.0, max(0.0, (fraction - REFINE_FROM) / (_GROWN_AT - REFINE_FROM)))
     return round(first * (most / first) ** grown)
+
+
+def is_lost(best: float, now: float) -> bool:
+    """Whether a fit has got worse elsewhere since its best state, at the share `best` of its budget."""
+    return now - best >= _LOST_AFTER
 
 
 def settled(curve: Sequence[tuple[float, float]]) -> bool:

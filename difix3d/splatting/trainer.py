@@ -84,6 +84,7 @@ class _Best:
     loss: float
     psnr: float
     seconds: float
+    fraction: float
     tensors: dict[str, Tensor]
 
 
@@ -156,13 +157,19 @@ class Trainer:
                 value, loss = yield from self._scored(seconds, fraction, float(losses[-1]))
                 at_full_size = not schedule.at_half_resolution(fraction, self._steps)
                 if at_full_size and (self._best is None or loss < self._best.loss):
-                    self._best = _Best(loss, value, seconds, self._parameters.copy())
+                    self._best = _Best(loss, value, seconds, fraction, self._parameters.copy())
                 curve.append((fraction, value))
             else:
                 curve.append((fraction, -20 * math.log10(float(torch.stack(losses).mean()))))
             losses.clear()
             scored_at = fraction
-            if self.settings.stop_early and schedule.settled(curve):
+            if self._best is not None and schedule.is_lost(self._best.fraction, fraction) and not clock.hurried:
+                # On from the best state, with what is left of its schedule in less time: its learning rates were
+                # still high.
+                self._parameters.restore(self._best.tensors)
+                self._next_refine = scored_at = self._best.fraction
+                clock.hurry(self._steps, self._best.fraction)
+            elif self.settings.stop_early and schedule.settled(curve):
                 clock.hurry(self._steps)
         if self._best is not None:
             yield from self._go_back(self._best, clock.seconds())
