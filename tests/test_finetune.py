@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import resource
@@ -298,6 +299,31 @@ def test_what_does_not_go_together_is_told_before_anything_is_loaded(goldens, sh
         next(finetune(config(goldens, shared, tmp_path, out=str(tmp_path / "export"))))
     with pytest.raises(CheckpointError, match="No checkpoint at"):
         list(finetune(config(goldens, shared, tmp_path, start="nowhere")))
+
+
+def test_fixes_that_the_parent_made_are_no_targets_for_it(goldens, shared, tmp_path) -> None:
+    settings = config(goldens, shared, tmp_path, steps=1)
+    liked = {"kind": "approved_fix", "settings": {"checkpoint": "checkpoint_difix_ref", "timestep": 199}}
+    other = {"kind": "approved_fix", "settings": {"checkpoint": "checkpoint_difix_ref", "timestep": 300}}
+    Path(settings.data, "provenance.json").write_text(json.dumps({"a": liked, "b": other}))
+    events = list(finetune(settings))
+    told = [event.message for event in events if isinstance(event, Warned)]
+    assert any(message.startswith("1 approved fixes are what the parent makes anyway") for message in told)
+    assert events[-1].figures["pairs"] == 1
+
+
+def test_low_rank_updates_are_the_default(goldens, shared, tmp_path) -> None:
+    defaults = {field.name: field.default for field in dataclasses.fields(FinetuneConfig)}
+    settings = config(
+        goldens, shared, tmp_path, steps=1, **{name: defaults[name] for name in ("lora_rank", "learning_rate")}
+    )
+    list(finetune(settings))
+    used = json.loads(Path(settings.out, "difix3d.json").read_text())["settings"]
+    assert used["lora_rank"] == 16 and used["learning_rate"] == 1e-4 and used["batch_size"] == 1
+    whole = config(goldens, shared, tmp_path, steps=1, learning_rate=0.0, out=str(tmp_path / "whole"))
+    list(finetune(whole))
+    used = json.loads(Path(whole.out, "difix3d.json").read_text())["settings"]
+    assert used["lora_rank"] == 0 and used["learning_rate"] == 2e-5  # as published
 
 
 def test_on_the_command_line(goldens, shared, tmp_path, capsys) -> None:

@@ -12,7 +12,8 @@ from PIL import Image
 
 from difix3d.errors import ConfigError, FormatError
 from difix3d.training.framing import Framing
-from difix3d.training.pairs import read_pairs
+from difix3d.training.pairs import APPROVED, has_true_target, hold_apart, read_pairs
+from difix3d.types import TrainingPair
 
 
 @pytest.fixture
@@ -109,3 +110,24 @@ def test_a_folder_without_one_says_how_to_make_it(tmp_path) -> None:
 def test_impossible_framings_are_named(settings) -> None:
     with pytest.raises(ConfigError, match=r"width|crop"):
         Framing(**settings)
+
+
+def test_without_a_test_scene_every_fifth_photo_is_kept_apart_with_all_of_its_frame() -> None:
+    photos = [TrainingPair(Path(f"render{index}.png"), Path(f"photo{index}.png")) for index in range(10)]
+    liked = TrainingPair(Path("render2.png"), Path("fix.png"), provenance={"kind": APPROVED})
+    compared = TrainingPair(Path("render7.png"), Path("fix.png"), worse_image=Path("worse.png"))
+    pairs, apart = hold_apart({"train": [*photos, liked, compared], "test": []})
+    assert apart == 2 and pairs["test"] == [photos[2], photos[7]]
+    assert pairs["train"] == [pair for pair in photos if pair not in pairs["test"]]
+    # A test scene is better, and from four photos nothing can be spared.
+    assert hold_apart({"train": photos, "test": photos[:1]}) == ({"train": photos, "test": photos[:1]}, 0)
+    assert hold_apart({"train": photos[:4]}) == ({"train": photos[:4]}, 0)
+
+
+def test_rows_know_where_they_are_from(folder) -> None:
+    write(folder, {"a": GOOD})
+    (folder / "provenance.json").write_text(json.dumps({"a": {"kind": APPROVED}}))
+    assert not has_true_target(read_pairs(folder)["train"][0])
+    (folder / "provenance.json").write_text("{")
+    with pytest.raises(FormatError, match=r"provenance\.json: expected JSON"):
+        read_pairs(folder)
