@@ -20,8 +20,9 @@ from difix3d.errors import FixerError
 from difix3d.fixers.alignment import Aligned, align_photos
 from difix3d.fixers.base import Weightless
 from difix3d.fixers.photometric import Floats, gaussian
+from difix3d.fixers.sound import sound_frame, sound_photos
 from difix3d.fixers.stepwise import Fixed
-from difix3d.types import Frame, Reference, require_shape
+from difix3d.types import Frame, Reference
 
 _PREFERENCE = 4
 """Power of the confidences: of two photos that both fit, the better one shows, not a mean that is softer than both."""
@@ -56,27 +57,21 @@ class ReprojectFixer(Weightless):
         self, frame: Frame, references: Sequence[Reference]
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """See fixers.base.Trusting: how far photos replaced the render."""
-        _require_maps(frame)
+        frame, photos = sound_frame(frame), sound_photos(references[: self.max_references])
         if not references:
             return blend(frame.rgb, [])
         _require_depth(frame)
-        return blend(frame.rgb, align_photos(frame, references[: self.max_references]))
+        return blend(frame.rgb, align_photos(frame, photos))
 
     def carry(self, frame: Frame, reference: Reference) -> list[Aligned]:
         """See fixers.stepwise.Stepwise. Empty where the photo shows nothing of the frame."""
-        _require_maps(frame)
+        frame = sound_frame(frame)
         _require_depth(frame)
-        return align_photos(frame, [reference])
+        return align_photos(frame, sound_photos([reference]))
 
     def finish(self, frame: Frame, carried: Sequence[list[Aligned]]) -> Fixed:
         """See fixers.stepwise.Stepwise."""
         return blend(frame.rgb, [photo for each in carried[: self.max_references] for photo in each])
-
-
-def _require_maps(frame: Frame) -> None:
-    shape = (frame.camera.height, frame.camera.width)
-    require_shape("frame.rgb", frame.rgb, (*shape, 3))
-    require_shape("frame.depth", frame.depth, shape)
 
 
 def _require_depth(frame: Frame) -> None:

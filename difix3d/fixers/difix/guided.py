@@ -20,6 +20,7 @@ from difix3d.fixers import GUIDED
 from difix3d.fixers.base import Demands
 from difix3d.fixers.difix.fixer import DifixFixer
 from difix3d.fixers.reproject import ReprojectFixer
+from difix3d.fixers.sound import sound_frame
 from difix3d.types import Frame, Reference
 
 
@@ -67,6 +68,7 @@ class GuidedDifixFixer:
 
     def composite(self, frame: Frame, references: Sequence[Reference]) -> NDArray[np.uint8]:
         """[H, W, 3] uint8: what Difix is given."""
+        frame = sound_frame(frame)
         if not references or not (frame.depth > 0).any():
             return frame.rgb
         return self._reproject.fix(frame, references)

@@ -7,13 +7,13 @@ memory; the network sees the same rounding in both.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from difix3d.fixers.alignment import align_photos
-from difix3d.types import Frame, Reference, require_shape
+from difix3d.fixers.sound import sound_frame, sound_photos
+from difix3d.types import Frame, Reference
 
 FRAME_CHANNELS = ("red", "green", "blue", "alpha", "nearness")
 """nearness: the depth of the nearest surface over the depth here; 0 where nothing was hit."""
@@ -31,32 +31,21 @@ def planes_of(frame: Frame, references: Sequence[Reference]) -> tuple[Bytes, Byt
     N may be less than len(references): photos that show nothing of the frame are left out, all of them where the
     frame has no depth. Depth or alpha that is not a number counts as none. ShapeError for maps of other sizes.
     """
-    shape = (frame.camera.height, frame.camera.width)
-    require_shape("frame.rgb", frame.rgb, (*shape, 3))
-    require_shape("frame.depth", frame.depth, shape)
-    require_shape("frame.alpha", frame.alpha, shape)
-    frame = replace(frame, alpha=np.clip(_finite(frame.alpha), 0.0, 1.0), depth=_finite(frame.depth))
+    frame = sound_frame(frame)
+    shape = frame.depth.shape
     hit = frame.depth > 0
     nearness = np.zeros(shape, np.float32)
     aligned = []
     if hit.any():
         nearest = np.quantile(frame.depth[hit], _NEAREST_QUANTILE)
         nearness[hit] = np.minimum(nearest / frame.depth[hit], 1.0)
-        aligned = align_photos(frame, [_with_finite_depth(one) for one in references])
+        aligned = align_photos(frame, sound_photos(references))
     own = np.dstack([frame.rgb, _bytes(frame.alpha), _bytes(nearness)])
     photos = np.empty((len(aligned), *shape, len(PHOTO_CHANNELS)), np.uint8)
     for planes, photo in zip(photos, aligned):
         planes[..., :3] = _bytes(photo.rgb)
         planes[..., 3], planes[..., 4] = _bytes(photo.geometry), _bytes(photo.confidence)
     return own, photos
-
-
-def _with_finite_depth(reference: Reference) -> Reference:
-    return reference if reference.depth is None else replace(reference, depth=_finite(reference.depth))
-
-
-def _finite(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
 
 
 def _bytes(values: NDArray[np.float32]) -> Bytes:
