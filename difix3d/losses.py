@@ -107,10 +107,18 @@ class LPIPS(nn.Module):
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         """[N]: one distance per image; 0 for equal images."""
-        total = prediction.new_zeros(prediction.shape[0])
-        levels = zip(*(self.features((pixels - self.shift) / self.scale) for pixels in (prediction, target)))
-        for level, (ours, theirs) in enumerate(levels):
-            difference = (_unit_channels(ours) - _unit_channels(theirs)).square()
+        return self.between(self.look(prediction), self.look(target))
+
+    def look(self, pixels: Tensor) -> list[Tensor]:
+        """What is compared of one picture, at each level: nearly all of the arithmetic, for those compared with several
+        others."""
+        return [_unit_channels(level) for level in self.features((pixels - self.shift) / self.scale)]
+
+    def between(self, ours: list[Tensor], theirs: list[Tensor]) -> Tensor:
+        """[N] of what `look` gives."""
+        total = ours[0].new_zeros(ours[0].shape[0])
+        for level, pair in enumerate(zip(ours, theirs)):
+            difference = (pair[0] - pair[1]).square()
             weighted = torch.einsum("nchw,c->nhw", difference, getattr(self, f"head_{level}"))
             total = total + weighted.mean(dim=(1, 2))
         return total

@@ -32,8 +32,9 @@ from difix3d.training.preference import PreferenceWeights, preference_loss
 
 @dataclass(frozen=True)
 class TuningSettings:
-    """batch: rows of each kind in a step; ema_decay: of the average that is kept, 0 for none; loss: weights of the
-    supervised part (its other fields are those of a training from nothing)."""
+    """batch: rows with a target in a step; comparisons are half as many, and cost twice as much. ema_decay: of the
+    average that is kept, 0 for none; loss: weights of the supervised part (its other fields are those of a training
+    from nothing)."""
 
     steps: int
     batch: int = 4
@@ -74,10 +75,10 @@ class LiteTuner:
 
     def run(self) -> Iterator[StepResult]:
         """From the step after `step` to the last; may be closed between two. FixerError where it diverges."""
-        share = Share(self.settings.batch)
+        batch, seed = self.settings.batch, self.settings.seed
         streams = [
-            (crops, share.batches(step_draws([0] * len(crops), self.settings.batch, self.settings.seed), self.step))
-            for crops in (self._targets, self._compared)
+            (crops, Share(size).batches(step_draws([0] * len(crops), size, seed), self.step))
+            for crops, size in ((self._targets, batch), (self._compared, max(1, batch // 2)))
             if crops
         ]
         while self.step < self.settings.steps:

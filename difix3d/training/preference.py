@@ -52,19 +52,24 @@ def preference_loss(
     region = torch.ones_like(prediction[:, :1]) if batch.mask is None else batch.mask
     share = region.mean((1, 2, 3)).clamp(min=_LEAST_REGION)
 
-    def inside(picture: Tensor) -> Tensor:
-        return region * picture + (1 - region) * start
+    looks = lpips if weights.lpips else None
 
-    def distance(ours: Tensor, theirs: Tensor) -> Tensor:
-        ours, theirs = inside(ours), inside(theirs)
-        total = (ours - theirs).square().mean((1, 2, 3))
-        if lpips is not None and weights.lpips:
-            total = total + weights.lpips * lpips(ours, theirs)
+    def seen(picture: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """A picture inside the region, and what LPIPS compares of it: each is compared twice."""
+        picture = region * picture + (1 - region) * start
+        return picture, [] if looks is None else looks.look(picture)
+
+    def distance(ours: tuple[Tensor, list[Tensor]], theirs: tuple[Tensor, list[Tensor]]) -> Tensor:
+        total = (ours[0] - theirs[0]).square().mean((1, 2, 3))
+        if looks is not None:
+            total = total + weights.lpips * looks.between(ours[1], theirs[1])
         return total / share
 
     with torch.no_grad():
-        before = distance(start, worse) - distance(start, better)
-    margin = distance(prediction, worse) - distance(prediction, better) - before
+        liked, other, first = seen(better), seen(worse), seen(start)
+        before = distance(first, other) - distance(first, liked)
+    ours = seen(prediction)
+    margin = distance(ours, other) - distance(ours, liked) - before
     preferred = -F.logsigmoid(weights.beta * margin) / weights.beta
     near = weights.proximity * (prediction - start).square().mean((1, 2, 3))
     terms = {"preference": preferred, "proximity": near}
