@@ -105,15 +105,21 @@ def _parser() -> argparse.ArgumentParser:
             _add_flag(command, stage, field)
         command.add_argument("--json", action="store_true", help="end with one JSON line on stdout")
 
-    ratings = commands.add_parser("ratings", help="what the ratings say; verify, back up, or export weights of frames")
+    ratings = commands.add_parser("ratings", help="what the ratings say; verify, back up, push, weights of frames")
     ratings.add_argument("what", nargs="?", default="show", choices=_RATINGS, help="default: show")
     ratings.add_argument("--scene", default=None, help="show: of this scene only (its name)")
     ratings.add_argument("--without", nargs="+", type=int, default=(), help="show: leave these raters out (numbers)")
     ratings.add_argument("--without-flagged", action="store_true", help="show: leave out the raters that are flagged")
     ratings.add_argument("--since", default="", help="show: of this day (in UTC, as 2026-11-28) and later")
     scenes = os.environ.get("DIFIX3D_SCENES", "scenes")
-    ratings.add_argument("--scenes", default=scenes, help=f"verify, weights: folder of scenes (default: {scenes})")
+    ratings.add_argument(
+        "--scenes", default=scenes, help=f"verify, weights, push: folder of scenes (default: {scenes})"
+    )
     ratings.add_argument("--out", default="", help="backup, weights: the file to write")
+    repository = os.environ.get("DIFIX3D_DATASET_REPO", "")
+    told = f" (default: {repository})" if repository else " (default: $DIFIX3D_DATASET_REPO)"
+    ratings.add_argument("--to", default=repository, help=f"push: dataset repository OWNER/NAME of the Hub{told}")
+    ratings.add_argument("--export", default="", help="push: the folder of an export that goes there too")
     ratings.add_argument("--ratings-db", default="", help="SQLAlchemy URL (default: $DIFIX3D_RATINGS_DB)")
     ratings.add_argument("--json", action="store_true", help="end with one JSON line on stdout")
 
@@ -277,7 +283,23 @@ def _weights_of_frames(store: RatingStore, arguments: argparse.Namespace) -> tup
     return {"frames": len(entries), "left_out": sum(entry["weight"] == 0 for entry in entries)}, [str(out)]
 
 
-_RATINGS = {"show": _show_ratings, "verify": _verify_ratings, "backup": _backup_ratings, "weights": _weights_of_frames}
+def _push_ratings(store: RatingStore, arguments: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+    from difix3d.ratings.push.transfer import push_now
+
+    if not arguments.to:
+        raise ConfigError("Name the dataset repository: difix3d ratings push --to OWNER/NAME (or DIFIX3D_DATASET_REPO)")
+    export = Path(arguments.export) if arguments.export else None
+    pushed = push_now(store, Path(arguments.scenes), arguments.to, export)
+    return dataclasses.asdict(pushed), [f"https://huggingface.co/datasets/{pushed.repository}"]
+
+
+_RATINGS = {
+    "show": _show_ratings,
+    "verify": _verify_ratings,
+    "backup": _backup_ratings,
+    "push": _push_ratings,
+    "weights": _weights_of_frames,
+}
 
 
 def _fixers(arguments: argparse.Namespace) -> dict[str, Any]:

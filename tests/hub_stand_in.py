@@ -1,7 +1,8 @@
 """A stand-in for huggingface.co on this machine, for the real client: HF_ENDPOINT in a process of its own.
 
 It serves folders as repositories at one commit each, answers ranges, lists sizes and SHA-256 as the Hub does, and can
-misbehave: cut files short, damage them on the way, break connections, be slow, gate a repository.
+misbehave: cut files short, damage them on the way, break connections, be slow, gate a repository. Dataset repositories
+can be written to (hub_uploads.py).
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from hub_uploads import Datasets, TakesUploads
+
 COMMIT = "c0ffee00" * 5
 PIECE = 16_384
 
@@ -32,7 +35,7 @@ class StandInHub:
     server says it ends; breaks: file name -> bytes after which the connection breaks, once; bytes_per_s: 0: unlimited.
     """
 
-    repositories: dict[str, Path]
+    repositories: dict[str, Path] = field(default_factory=dict)
     commits: dict[str, str] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
     answers: dict[str, int] = field(default_factory=dict)
@@ -40,6 +43,7 @@ class StandInHub:
     cut: dict[str, int] = field(default_factory=dict)
     breaks: dict[str, int] = field(default_factory=dict)
     bytes_per_s: float = 0.0
+    datasets: Datasets = field(default_factory=Datasets)
     seen: list[str] = field(default_factory=list)
     sent: dict[str, int] = field(default_factory=dict)
     url: str = ""
@@ -83,7 +87,9 @@ def in_a_process(code: str, home: Path, endpoint: str, **more: str) -> subproces
     )
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Serves(BaseHTTPRequestHandler):
+    """Files of repositories."""
+
     hub: StandInHub
     protocol_version = "HTTP/1.1"
 
@@ -159,6 +165,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *arguments) -> None:
         pass
+
+
+class _Handler(TakesUploads, _Serves):
+    pass
 
 
 def _etag(name: str, content: bytes) -> str:

@@ -103,6 +103,10 @@ def theme() -> gr.themes.Base:
 def serve(options: argparse.Namespace, *, block: bool = True) -> tuple[Any, str, Studio]:
     """Launch; returns (the Blocks, the local address, the studio). block: stay until the server is stopped."""
     studio = make_studio(options)
+    if os.environ.get("DIFIX3D_DATASET_REPO"):
+        from difix3d.ratings.push.transfer import begin_pushing
+
+        studio.pushing = begin_pushing(studio.store, studio.scenes_root, studio.exports_root)
     page = build(studio).queue(max_size=64, default_concurrency_limit=8)
     app, url, _ = page.launch(
         server_name=options.host,

@@ -17,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import Generator, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from difix3d import jobs
 from difix3d.atomic import replacing_file
@@ -32,6 +32,9 @@ from difix3d.scene import Scene, folder_name, safe_name
 from difix3d.stages.choosing import Chooser
 from difix3d.stages.fixing import FixSession
 from difix3d.ui.media import Media
+
+if TYPE_CHECKING:
+    from difix3d.ratings.push.transfer import Pushing
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "courtyard"
 FREE_DISK_BYTES = 2 * 2**30
@@ -50,6 +53,7 @@ class Studio:
         self.store = RatingStore(ratings_url, self.scenes_root)
         self.media = Media()
         self.first_scene = ""
+        self.pushing: Pushing | None = None
         self._stops: dict[str, threading.Event] = {}
         self._sessions: OrderedDict[tuple[str, str, int], FixSession] = OrderedDict()
         self._choosers: list[Chooser] = []

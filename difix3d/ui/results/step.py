@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from difix3d.ui.rate import EVERYWHERE, HERE
 from difix3d.ui.results.counting import Counting
 from difix3d.ui.results.view import NO_VOTES, results_html
 from difix3d.ui.shared import QUIET, Shared, empty, told
+from difix3d.ui.studio import Studio
 
 SCENE_BY_SCENE = "On this server, votes are counted scene by scene."
 COUNTING = "Counting the votes…"
@@ -83,7 +85,18 @@ def _reader(shared: Shared, counting: Counting) -> Any:
         without_names = [str(number) for number in wanted.without]
         kept = {"since": since.strip(), "without": without_names, "without_flagged": wanted.without_flagged}
         choices = [(f"rater {number}", number) for number in counting.raters()]
-        html = f"<div class='dx-results'>{results_html(counted, studio.media.url)}</div>"
+        html = f"<div class='dx-results'>{results_html(counted, studio.media.url)}{_pushed(studio)}</div>"
         yield html, gr.Dropdown(choices=choices, value=list(wanted.without)), kept
 
     return read
+
+
+def _pushed(studio: Studio) -> str:
+    """Where votes go by themselves, and whether they get there."""
+    if studio.pushing is None:
+        return ""
+    status = studio.pushing.status()
+    text = f"Votes and exports are pushed to {status['repository']}; {status['waiting']:,} entries wait."
+    if status["told"]:
+        text += " The last push failed and is tried again: the server's log says why."
+    return f"<p class='dx-note'>{escape(text)}</p>"
