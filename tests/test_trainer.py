@@ -197,16 +197,21 @@ def test_a_fit_that_gains_nothing_more_ends_early(scene: SyntheticScene, with_he
     assert 120 <= trainer.steps < 250
 
 
-def test_what_is_learned_by_heart_is_not_kept(scene: SyntheticScene) -> None:
-    """Trained on noise, the splats get worse from elsewhere with each step: the first full-size state is taken back."""
+def learning_noise(scene: SyntheticScene, max_splats: int) -> Trainer:
+    """Trained on noise, the splats get worse from elsewhere with each step."""
     rng = np.random.default_rng(0)
     views = scene.reconstruction.views
     photos = [Photo(view.name, view.camera, rgb) for view, rgb in zip(views, scene.photos)]
     noise = [Photo(view.name, view.camera, rng.integers(0, 256, (48, 64, 3), np.uint8)) for view in views]
-    settings = TrainSettings(seconds=0, max_steps=150, max_splats=600)
-    trainer = Trainer(
+    settings = TrainSettings(seconds=0, max_steps=150, max_splats=max_splats)
+    return Trainer(
         settings, noise[1::2], photos[::4], scene.reconstruction.points[:200], scene.reconstruction.colors[:200]
     )
+
+
+def test_what_is_learned_by_heart_is_not_kept(scene: SyntheticScene) -> None:
+    """The first full-size state is taken back."""
+    trainer = learning_noise(scene, 600)
     scored = [update.psnr for update in trainer.run() if update.psnr is not None]
     assert trainer.kept_from is not None
     assert trainer.steps < 150, "it goes back to its best state and on from there in less time"
@@ -214,6 +219,20 @@ def test_what_is_learned_by_heart_is_not_kept(scene: SyntheticScene) -> None:
     assert heldout_psnr(trainer) == pytest.approx(scored[-1], abs=1e-4)
     first_at_full_size = next(index for index, value in enumerate(scored) if value == scored[-1])
     assert first_at_full_size >= 2
+
+
+def test_going_back_over_a_refinement_has_other_splats(scene: SyntheticScene, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = learning_noise(scene, 3000)
+    numbers = []
+
+    def is_lost(best: float, now: float) -> bool:
+        assert trainer._best is not None
+        numbers.append((len(trainer._best.tensors["means"]), trainer.count))
+        return numbers[-1][0] != trainer.count
+
+    monkeypatch.setattr("difix3d.splatting.schedule.is_lost", is_lost)
+    list(trainer.run())
+    assert any(before != after for before, after in numbers)
 
 
 def test_the_last_state_is_kept_where_it_is_the_best(scene: SyntheticScene) -> None:

@@ -56,7 +56,7 @@ class Densifier:
         self._centre = torch.tensor(
             sum(camera.position for camera in cameras) / len(cameras), dtype=torch.float32, device=device
         )
-        self._forget()
+        self.forget()
 
     def observe(self, screen: ScreenSpace, camera: Camera) -> None:
         """Add what one backward pass found. screen: as `rasterize` and the backward pass filled it for `camera`."""
@@ -79,10 +79,11 @@ class Densifier:
             stays[chosen] = False
             children = self._children(self._parameters.rows(kept[chosen]))
             self._parameters.rebuild(kept[stays], children)
-        self._forget()
+        self.forget()
         return Refinement(split=len(chosen), pruned=int(useless.sum()))
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """What was collected: it is of splats that are no more."""
         means = self._parameters.tensors["means"]
         self._sum = torch.zeros(len(means), device=means.device)
         self._count = torch.zeros(len(means), device=means.device)

@@ -167,6 +167,7 @@ class Trainer:
                 # On from the best state, with what is left of its schedule in less time: its learning rates were
                 # still high.
                 self._parameters.restore(self._best.tensors)
+                self._densifier.forget()
                 self._next_refine = scored_at = self._best.fraction
                 clock.hurry(self._steps, self._best.fraction)
             elif self.settings.stop_early and schedule.settled(curve):
