@@ -201,7 +201,8 @@ def _perceptual(lpips: LPIPS, fixed: Tensor, target: Tensor) -> Tensor:
     """LPIPS without its first level."""
 
     def levels(picture: Tensor) -> list[Tensor]:
-        found = lpips.features((2 * picture - 1 - lpips.shift) / lpips.scale)[1:]
+        # Unit length in float32: where little is seen its gradient is steep, beyond what bfloat16 bears.
+        found = [one.float() for one in lpips.features((2 * picture - 1 - lpips.shift) / lpips.scale)[1:]]
         return [activation * torch.rsqrt(activation.square().sum(1, keepdim=True) + 1e-10) for activation in found]
 
     with torch.no_grad():
