@@ -58,4 +58,3 @@ class TunedLite(LiteFixer):
         super().__init__(weights)
         self.name = (weights.parent if weights.name == WEIGHTS.name else weights.with_suffix("")).resolve().name
         self.licence = str(about(weights.parent).get("licence") or LiteFixer.licence)
-        self.settings["weights"] = f"sha256:{sha256_of(weights)[:16]}"

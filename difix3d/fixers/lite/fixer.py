@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,7 +39,7 @@ class LiteFixer(Weightless):
     needs_depth = True
 
     def __init__(self, weights: Path = WEIGHTS) -> None:
-        self.settings: dict[str, Any] = {"weights": weights.name, "max_references": self.max_references}
+        self.settings: dict[str, Any] = {"weights": digest_of(weights), "max_references": self.max_references}
         self._weights = weights
         self.network: LiteNetwork | None = None
         self._loading = threading.Lock()
@@ -72,6 +73,15 @@ class LiteFixer(Weightless):
         self.load()
         assert self.network is not None
         return run(self.network, own, photos)
+
+
+def digest_of(weights: Path) -> str:
+    """What a Candidate says of the weights, so that those of before and after an update are told apart; their name
+    where they are not there, of which `load` tells."""
+    if not weights.is_file():
+        return weights.name
+    with weights.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
 
 
 def run(network: LiteNetwork, own: Bytes, photos: Bytes) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
