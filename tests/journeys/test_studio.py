@@ -218,6 +218,9 @@ def test_votes_become_a_dataset_and_a_checkpoint(page: Page, server: Server, pic
     expect(page.locator(".dx-status")).to_contain_text("fine-tune", timeout=60_000)
     expect(page.get_by_text("Trained here: mine")).to_be_visible(timeout=240_000)
     assert (server.folder / "checkpoints" / "mine" / "model_index.json").is_file()
+    # One click, and both fix what was kept out; who rates is asked of these first.
+    page.locator("#dx-campaign-start").click()
+    expect(page.locator("#dx-campaign-said")).to_contain_text("No votes on new against old yet", timeout=240_000)
     picture(page, "dataset")
     open_step(page, "Fix")
     page.locator("#dx-fix-fixer input").click()
