@@ -70,6 +70,8 @@ def _body(facts: CardFacts) -> list[str]:
         "`load_dataset` shows the pictures |",
         f"| `ratings.jsonl` | {figures['ratings']} | the raw log: changed and undone votes, and those on checks and "
         "repeats too |",
+        "| `frames.jsonl`, `inputs/` | one per frame | depth, camera and photos of each frame, for fixers that carry "
+        "photos into it (`lite`); `image` is as in the other files |",
         f"| `images/` | {figures['images']} | lossless PNG, named by the sha256 of the file |",
         "",
         "Trainers that read paths from the current folder are started in this one.",
