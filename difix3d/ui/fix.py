@@ -25,7 +25,7 @@ MOST_OFFERED = 18
 CHOSEN_AT_FIRST = 2
 PHOTOS_NOTE = (
     "Photos that see the same place, best first; the bar is how much of the frame each can be believed to show. "
-    "Press to add one or take it out: the fix follows."
+    "Press to add one or take it out; the fix follows at once where the fixer is quick."
 )
 NO_FRAMES = "No frames yet: they come after the splats are fitted. Capture shows how far it is."
 
