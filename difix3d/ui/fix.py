@@ -63,7 +63,7 @@ def build(shared: Shared) -> None:
     for changed in (trajectory.input, index.release):
         changed(_frame_reader(shared), asked, [index, *sides], **QUIET)
         changed(_offerer(shared), asked, offered, **QUIET)
-    fixer.input(_offerer(shared), asked, offered, **QUIET)
+    fixer.input(_offerer(shared), [*asked, photos], offered, **QUIET)
     noted = (fixers.noter(shared), [*opened, fixer], [about, go])
     for moment in (fixer.change, shared.revision.change):
         moment(*noted, **QUIET)
@@ -133,7 +133,8 @@ def _frame_reader(shared: Shared) -> Any:
 
 
 def _offerer(shared: Shared, keep: bool = False) -> Any:
-    """Photos for this frame, the best ones chosen. keep: those that are offered for it already stay as they are."""
+    """Photos for this frame, the best ones chosen; what was chosen for the same frame stays so with another fixer.
+    keep: what is offered for the frame and the fixer already stays as it is."""
 
     @told
     def offer(
@@ -160,8 +161,12 @@ def _offerer(shared: Shared, keep: bool = False) -> Any:
             }
             for each in offered
         ]
-        first = [each.name for each in offered[: min(most, CHOSEN_AT_FIRST)]]
-        return {**value, "photos": photos, "chosen": first}
+        names = [each.name for each in offered]
+        if now and now.get("most") and now.get("asked", [])[:3] == asked[:3]:
+            chosen = [name for name in now.get("chosen", []) if name in names][:most]
+        else:
+            chosen = names[: min(most, CHOSEN_AT_FIRST)]
+        return {**value, "photos": photos, "chosen": chosen}
 
     return offer
 

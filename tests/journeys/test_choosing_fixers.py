@@ -113,6 +113,10 @@ def test_the_fix_follows_the_photos_that_are_chosen(tab: Page, studio: Server, p
     assert tab.locator("#dx-fix-wipe canvas").screenshot() != plain
     picture(tab, "fix-photos")
 
+    choose(tab, "lite")  # keeps the photos, and who was watching goes on watching
+    expect(caption).to_contain_text("lite", timeout=30_000)
+    expect(pressed).to_have_count(3)
+
     # Ten presses faster than the server answers: what is shown is the fix of the last one.
     for number in (3, 3, 4, 4, 5, 5, 2, 1, 0, 3):
         photos.nth(number).click()
