@@ -22,11 +22,11 @@ def studio(tmp_path: Path) -> Studio:
     return Studio(tmp_path / "scenes", f"sqlite:///{tmp_path / 'ratings.sqlite'}")
 
 
-def checkpoint(studio: Studio, name: str, problems: list[str]) -> None:
+def checkpoint(studio: Studio, name: str, problems: list[str] | None) -> None:
     folder = studio.checkpoints_root / name
     folder.mkdir(parents=True)
     save_file({}, folder / WEIGHTS.name)
-    figures = {"gate": {"problems": problems}}
+    figures = {"gate": {"problems": problems or [], "passed": None if problems is None else not problems}}
     (folder / "difix3d.json").write_text(json.dumps({"start": {"name": "lite"}, "figures": figures}))
 
 
@@ -36,8 +36,10 @@ def test_who_is_held_back_is_named_with_the_reason(studio: Studio) -> None:
     checkpoint(studio, "bad", ["PSNR fell by 0.31 dB <b>"])
     told = trained_html(studio)
     assert "Trained here: good." in told and "Kept, but not offered: bad. PSNR fell by 0.31 dB &lt;b&gt;." in told
+    checkpoint(studio, "unseen", None)
+    assert "Not measured at kept-out photos: unseen." in trained_html(studio)
     labels = [offer.label for offer in studio.fixers() if offer.own]
-    assert labels == ["good (trained here)"]
+    assert labels == ["good (trained here)", "unseen (trained here)"]
 
 
 def made(fixer: str, index: int) -> Candidate:

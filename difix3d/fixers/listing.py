@@ -44,13 +44,15 @@ class Facts:
 @dataclass(frozen=True)
 class Trained:
     """A checkpoint that was trained here. parent: what it was trained from, as load_fixer takes it, "" where it does
-    not say; held_back: why it is not offered among the fixers, "" for most (training/gate.py)."""
+    not say; held_back: why it is not offered among the fixers, "" for most (training/gate.py); measured: whether
+    held-out photos had a say in that."""
 
     name: str
     folder: Path
     licence: str
     parent: str = ""
     held_back: str = ""
+    measured: bool = True
 
 
 def trained(checkpoints: Path) -> list[Trained]:
@@ -66,9 +68,10 @@ def trained(checkpoints: Path) -> list[Trained]:
     found = []
     for name, licence in sorted({**difix, **lite}.items()):
         says = about(checkpoints / name)
-        problems = (says.get("figures") or {}).get("gate", {}).get("problems", [])
+        gate = (says.get("figures") or {}).get("gate") or {}
         parent = str((says.get("start") or {}).get("name", ""))
-        found.append(Trained(name, checkpoints / name, licence, parent, "; ".join(problems)))
+        held_back, measured = "; ".join(gate.get("problems", [])), gate.get("passed") is not None
+        found.append(Trained(name, checkpoints / name, licence, parent, held_back, measured))
     return found
 
 

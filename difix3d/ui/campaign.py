@@ -39,6 +39,8 @@ def trained_html(studio: Studio) -> str:
     found = trained(studio.checkpoints_root)
     offered = ", ".join(one.name for one in found if not one.held_back)
     notes = [f"Trained here: {escape(offered)}. Choose it under Fix."] if offered else []
+    unmeasured = ", ".join(one.name for one in found if not one.measured)
+    notes += [f"Not measured at kept-out photos: {escape(unmeasured)}."] if unmeasured else []
     notes += [f"Kept, but not offered: {escape(one.name)}. {escape(one.held_back)}." for one in found if one.held_back]
     return "".join(f"<p class='dx-note'>{note}</p>" for note in notes)
 
