@@ -176,6 +176,11 @@ def _ready_renderer(config: FitConfig) -> Generator[Event, None, str]:
     return "cpu"
 
 
+def seconds_left(seconds: float, share: float) -> float | None:
+    """After so many seconds for this share of the work; None before any of it is done."""
+    return max(0.0, round(seconds * (1 / share - 1), 1)) if share > 0 else None
+
+
 def _train(
     scene: Scene, trainer: Trainer, settings: TrainSettings, shown: Photo
 ) -> Generator[Event, None, dict[str, Any]]:
@@ -189,7 +194,7 @@ def _train(
         if update.psnr is not None:
             figures["psnr"] = round(update.psnr, 3)
             curve.append([figures["seconds"], figures["psnr"]])
-        left = max(0.0, round(update.seconds * (1 / update.fraction - 1), 1))
+        left = seconds_left(update.seconds, update.fraction)
         done, total, unit = (
             (round(update.seconds, 1), settings.seconds, "s")
             if settings.seconds
