@@ -100,9 +100,16 @@ def test_a_preview_is_the_fix_itself(chooser: Chooser) -> None:
 
 
 def test_large_frames_are_previewed_small(chooser: Chooser, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choosing, "PREVIEW_LONG_SIDE_PX", 48)
+    monkeypatch.setattr(choosing, "PREVIEW_SIZES_PX", (48, 32))
     preview = chooser.preview("walk", 0, ["00001.png"])
     assert preview.rgb.shape == (36, 48, 3) and preview.trust.shape == (36, 48)
+
+
+def test_where_a_preview_was_slow_the_next_is_smaller(chooser: Chooser, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choosing, "PREVIEW_SIZES_PX", (96, 48))
+    monkeypatch.setattr(choosing, "_PATIENCE_S", -1.0)
+    widths = [chooser.preview("walk", index, ["00001.png"]).rgb.shape[1] for index in (0, 0, 0, 1)]
+    assert widths == [96, 48, 48, 96]
 
 
 def test_a_frame_that_is_rendered_again_is_previewed_anew(chooser: Chooser, scene: Scene) -> None:

@@ -20,8 +20,10 @@ from difix3d.kept import Kept
 from difix3d.stages.fixing import FixSession
 from difix3d.types import Camera, Frame
 
-PREVIEW_LONG_SIDE_PX = 640
-"""Larger frames are fixed at this size while photos are chosen."""
+PREVIEW_SIZES_PX = (640, 448, 320)
+"""Larger frames are fixed with this long side while photos are chosen, with the next one where that was too slow."""
+_PATIENCE_S = 0.8
+"""Of a person who presses and looks; sending and drawing the picture come to it."""
 _COVERAGE_PX = 128
 """Long side at which coverage is computed: within 0.02 of that at 160, in a hundredth of the time of a full frame."""
 _KEPT_FRAMES, _KEPT_CARRIED, _KEPT_DEPTHS, _KEPT_MAPS = 4, 24, 100, 200
@@ -40,7 +42,7 @@ class OfferedPhoto:
 
 @dataclass(frozen=True)
 class Preview:
-    """rgb: [H, W, 3] uint8, at most PREVIEW_LONG_SIDE_PX a side; trust: [H, W] in [0, 1], None where the fixer does not
+    """rgb: [H, W, 3] uint8, at most PREVIEW_SIZES_PX[0] a side; trust: [H, W] in [0, 1], None where the fixer does not
     say. covered: share of the frame that the references cover together; None where it has no depth."""
 
     rgb: NDArray[np.uint8]
@@ -60,6 +62,7 @@ class Chooser:
         self._depths: Kept[Map] = Kept(_KEPT_DEPTHS)
         self._maps: Kept[Map] = Kept(_KEPT_MAPS)
         self._carried = CarriedPhotos(_KEPT_CARRIED)
+        self._slow_at = ("", 0, 0)  # the frame previewed last, and how often that was too slow
 
     @property
     def previews(self) -> bool:
@@ -68,7 +71,7 @@ class Chooser:
 
     def offered(self, trajectory: str, index: int, most: int) -> list[OfferedPhoto]:
         """The photos that may be references of a rendered frame, the most helpful first, at most `most`."""
-        frame = self._frame(trajectory, index, PREVIEW_LONG_SIDE_PX)
+        frame = self._frame(trajectory, index, PREVIEW_SIZES_PX[0])
         ranked = self.session.ranked(frame)[:most]
         maps = [self._coverage(trajectory, index, one.name) for one in ranked]
         return [
@@ -91,12 +94,17 @@ class Chooser:
         with self._turn:
             if stale():
                 raise SupersededError
+            if self._slow_at[:2] != (trajectory, index):  # a busy machine may be idle again
+                self._slow_at = (trajectory, index, 0)
             began = time.monotonic()
-            frame = self._frame(trajectory, index, PREVIEW_LONG_SIDE_PX)
-            key = self._key(trajectory, index, PREVIEW_LONG_SIDE_PX)
+            side_px = PREVIEW_SIZES_PX[self._slow_at[2]]
+            frame = self._frame(trajectory, index, side_px)
+            key = self._key(trajectory, index, side_px)
             wanted = [((*key, name), partial(self.session.reference, name, frame.camera)) for name in names]
             rgb, trust = self._carried.fix(fixer, frame, wanted, stale)
             seconds = time.monotonic() - began
+            if seconds > _PATIENCE_S:
+                self._slow_at = (trajectory, index, min(self._slow_at[2] + 1, len(PREVIEW_SIZES_PX) - 1))
         maps = [self._coverage(trajectory, index, name) for name in names]
         known = [covered for covered in maps if covered is not None]
         covered = covered_share(known) if len(known) == len(maps) else None
