@@ -74,7 +74,8 @@ def make_gold(
     kept = [pair for pair in read_gold(scene) if pair.b.extra.get("made_from", pair.a.extra.get("made_from")) in now]
     made = {_origin(pair): pair for pair in kept}
     for kind, frame, candidate in _plan(scene, frames):
-        if len(made) >= most or stop():
+        # Of a scene that was deleted meanwhile no part comes back.
+        if len(made) >= most or stop() or not (scene.root / "scene.json").is_file():
             break
         if (kind, candidate.sha256) in made:
             continue

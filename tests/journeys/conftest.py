@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, Playwright
+from rated_scene import make_scene
+from rating_screen import opened, ready
 from studio_server import NARROW, WIDE, Server
 
 # WebGL in software, so that the 3D viewer draws on a machine without a GPU.
@@ -72,3 +74,26 @@ def picture() -> Callable[[Page, str], None]:
         tab.set_viewport_size(WIDE)
 
     return take
+
+
+@pytest.fixture(scope="session")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server over two scenes that are ready to be rated."""
+    folder = tmp_path_factory.mktemp("rating")
+    for number, name in enumerate(("yard", "hall")):
+        make_scene(folder / "scenes", name, seed=10 * number)
+    started = Server(folder)
+    started.start()
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def tab(browser: Browser, studio: Server) -> Iterator[Page]:
+    """A new person's browser on the rating screen, their guide read."""
+    context = browser.new_context(viewport=WIDE)
+    page = opened(context.new_page(), studio)
+    page.locator("[data-agree]").click()
+    ready(page)
+    yield page
+    context.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -70,3 +71,9 @@ def test_a_scene_without_held_out_photos_has_the_other_kinds(scene: Scene) -> No
     scene.trajectory_path("heldout").unlink()
     assert {pair.kind for pair in make_gold(scene, candidates_of(scene), most=4)} == {"corrupted", "identical"}
     assert len(read_gold(scene)) == 4 and make_gold(scene, {}) == []
+
+
+def test_of_a_scene_that_is_deleted_meanwhile_nothing_comes_back(scene: Scene) -> None:
+    frames = candidates_of(scene)
+    shutil.rmtree(scene.root)
+    assert make_gold(scene, frames) == [] and not scene.root.exists()

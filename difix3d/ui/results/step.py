@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from difix3d.ratings.filters import VoteFilter, vote_filter
+from difix3d.ratings.filters import vote_filter
 from difix3d.ui.rate import EVERYWHERE, HERE
 from difix3d.ui.results.counting import Counting
 from difix3d.ui.results.view import NO_VOTES, results_html
@@ -43,50 +43,48 @@ def build(shared: Shared, tab: gr.Tab) -> None:
         again = gr.Button("Count again", size="sm", min_width=110, elem_id="dx-count-again")
     shown = gr.HTML(empty(NO_VOTES), elem_classes="dx-results-page")
 
-    filters = [scope, since, without, flagged]
+    chosen = [since, without, flagged]
+    inputs, outputs = [shared.visitor, shared.scene_id, looked, scope, shared.filters], [shown, without]
     read = _reader(shared, counting)
-    inputs, outputs = [shared.visitor, shared.scene_id, looked, *filters], [shown, without, shared.filters]
-    quiet = {**QUIET, "trigger_mode": "always_last"}
-    tab.select(lambda: True, None, [looked], **QUIET).then(read, inputs, outputs, **quiet)
-    for moment in (shared.scene_id.change, scope.input, since.submit, since.blur, without.input, flagged.input):
-        moment(read, inputs, outputs, **quiet)
-    again.click(read, inputs, outputs, **quiet)
+    latest = {**QUIET, "trigger_mode": "always_last"}
+    tab.select(lambda: True, None, [looked], **QUIET).then(read, inputs, outputs, **latest)
+    for moment in (since.submit, since.blur, without.input, flagged.input):
+        moment(_chosen, chosen, [shared.filters], **latest).success(read, inputs, outputs, **latest)
+    for moment in (shared.scene_id.change, scope.input, again.click):
+        moment(read, inputs, outputs, **latest)
+
+
+@told
+def _chosen(since: str, without: Sequence[int] | None, flagged: bool) -> dict[str, Any]:
+    """What the page's other steps know of the filters; they stay when the scene changes."""
+    wanted = vote_filter(None, since, without or (), flagged)
+    numbers = [str(number) for number in wanted.without]
+    return {"since": since.strip(), "without": numbers, "without_flagged": flagged}
 
 
 def _reader(shared: Shared, counting: Counting) -> Any:
     @told
     def read(
-        visitor: dict[str, str],
-        scene_id: str,
-        looked: bool,
-        scope: str,
-        since: str,
-        without: Sequence[int] | None,
-        flagged: bool,
-    ) -> Iterator[tuple[Any, Any, Any]]:
+        visitor: dict[str, str], scene_id: str, looked: bool, scope: str, filters: dict[str, Any]
+    ) -> Iterator[tuple[Any, Any]]:
         if not looked:
             return
         studio = shared.studio
-        wanted = vote_filter(None, since, without or (), flagged)
         if scope == EVERYWHERE and studio.public:  # other people's scenes are theirs
-            yield empty(SCENE_BY_SCENE), gr.skip(), gr.skip()
+            yield empty(SCENE_BY_SCENE), gr.skip()
             return
-        if scope == HERE:
-            if not scene_id:
-                yield empty(NO_VOTES), gr.skip(), gr.skip()
-                return
-            scene = studio.open_scene(scene_id, visitor["id"])
-            wanted = VoteFilter(scene.id, wanted.since, wanted.without, wanted.without_flagged)
+        if scope == HERE and not scene_id:
+            yield empty(NO_VOTES), gr.skip()
+            return
+        scene = studio.open_scene(scene_id, visitor["id"]).id if scope == HERE else None
+        wanted = vote_filter(scene, **filters)
         counted = counting.at_hand(wanted)
         if counted is None:
-            yield f"<div aria-busy='true'>{empty(COUNTING)}</div>", gr.skip(), gr.skip()
+            yield f"<div aria-busy='true'>{empty(COUNTING)}</div>", gr.skip()
             counted = counting.count(wanted)
-        # What stays of a filter when the scene changes are its settings; an export has a scene of its own.
-        without_names = [str(number) for number in wanted.without]
-        kept = {"since": since.strip(), "without": without_names, "without_flagged": wanted.without_flagged}
-        choices = [(f"rater {number}", number) for number in counting.raters()]
         html = f"<div class='dx-results'>{results_html(counted, studio.media.url)}{_pushed(studio)}</div>"
-        yield html, gr.Dropdown(choices=choices, value=list(wanted.without)), kept
+        choices = [(f"rater {number}", number) for number in counting.raters()]
+        yield html, gr.Dropdown(choices=choices, value=list(wanted.without), multiselect=True)
 
     return read
 
