@@ -96,9 +96,10 @@ class Chooser:
                 raise SupersededError
             if self._slow_at[:2] != (trajectory, index):  # a busy machine may be idle again
                 self._slow_at = (trajectory, index, 0)
-            began = time.monotonic()
             side_px = PREVIEW_SIZES_PX[self._slow_at[2]]
             frame = self._frame(trajectory, index, side_px)
+            self.session.fixer.load()
+            began = time.monotonic()
             key = self._key(trajectory, index, side_px)
             wanted = [((*key, name), partial(self.session.reference, name, frame.camera)) for name in names]
             rgb, trust = self._carried.fix(fixer, frame, wanted, stale)
@@ -119,7 +120,12 @@ class Chooser:
         """As FixSession.frame, no larger than asked."""
 
         def make() -> Frame:
-            frame = self.session.frame(trajectory, index)
+            largest = long_side_px >= PREVIEW_SIZES_PX[0]
+            frame = (
+                self.session.frame(trajectory, index)
+                if largest
+                else self._frame(trajectory, index, PREVIEW_SIZES_PX[0])
+            )
             camera = frame.camera
             if max(camera.width, camera.height) <= long_side_px:
                 return frame
