@@ -263,6 +263,8 @@ def main() -> None:
     asked = told(campaign(CampaignConfig(new=str(tuned), old=options.start, **config))).figures
     with RatingStore(dev.url, dev.scenes) as store:
         new_is = entered(store)
+        if not new_is:
+            sys.exit("The tuned checkpoint fixes every view to its parent's pixels: train for more --steps")
         dev.rate(store, new_is.__contains__)
         standing = store.ratings()
         (outcome,) = outcomes(new_is, standing)

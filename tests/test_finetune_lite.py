@@ -50,7 +50,7 @@ def lpips(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def config(data: Path, tmp_path: Path, **changes) -> FinetuneConfig:
     settings = {"data": str(data), "start": "lite", "out": str(tmp_path / "checkpoints" / "mine"), "steps": 4,
                 "crop": 32, "batch_size": 2, "tracker": "none", "max_psnr_drop": 9.0,
-                "max_lpips_rise": 1.0, "lpips_weight": 0.0, "validation_pairs": 1}  # fmt: skip
+                "max_lpips_rise": 1.0, "lpips_weight": 0.0, "validation_pairs": 1, "warmup_steps": 1}  # fmt: skip
     return FinetuneConfig(**{**settings, **changes})
 
 

@@ -26,7 +26,7 @@ class FinetuneConfig:
     out: str = field(metadata={"help": "folder of the new checkpoint"})
     steps: int = option(50, "training steps (published training: 10000)", minimum=1)
     learning_rate: float = option(0.0, "AdamW's, constant (0: 2e-5; 1e-4 for LoRA and for lite)", minimum=0.0)
-    warmup_steps: int = option(0, "the rate first rises linearly over so many steps", minimum=0)
+    warmup_steps: int = option(0, "the rate first rises linearly over so many steps (lite: 20)", minimum=0)
     batch_size: int = option(0, "pairs at once, on each device (0: 1; 4 for lite)", minimum=0)
     accumulation: int = option(1, "batches of one step, on each device", minimum=1)
     width: int = option(0, "stretch pictures to this width, a multiple of 8 (0: their own)", minimum=0)
@@ -124,7 +124,8 @@ _DIFIX = {"learning_rate": 2e-5, "batch_size": 1}
 """As published, for all of the U-Net."""
 _DIFIX_LORA = {"learning_rate": 1e-4, "batch_size": 1}
 """diffusers' own rate for LoRA: new updates start at zero, and at 2e-5 they hardly move."""
-_LITE = {"learning_rate": 1e-4, "batch_size": 4, "crop": 160}
+_LITE = {"learning_rate": 1e-4, "batch_size": 4, "crop": 160, "warmup_steps": 20}
+"""AdamW's first steps move every weight by the whole rate: without a rise, 1e-3 made not-a-number of a gradient."""
 
 
 def _suited(config: FinetuneConfig, suiting: dict[str, Any]) -> FinetuneConfig:
