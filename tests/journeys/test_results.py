@@ -20,7 +20,7 @@ def test_results_and_their_filters(browser: Browser, studio: Server, picture: Ca
     page = context.new_page()
     page.goto(f"{studio.url}/?scene=voted")
     open_step(page, "Results")
-    shown = page.locator(".dx-results-page")
+    shown = page.locator("#dx-results-page")
     expect(shown).to_contain_text("No votes yet. Compare some pairs under Rate", timeout=30_000)
     with RatingStore(f"sqlite:///{studio.folder / 'ratings.sqlite'}", studio.scenes) as store:
         for rater in ("ann", "bob", "cid"):

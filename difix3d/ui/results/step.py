@@ -41,7 +41,7 @@ def build(shared: Shared, tab: gr.Tab) -> None:
             label="Leave out who is flagged", container=False, scale=4, min_width=200, elem_id="dx-without-flagged"
         )
         again = gr.Button("Count again", size="sm", min_width=110, elem_id="dx-count-again")
-    shown = gr.HTML(empty(NO_VOTES), elem_classes="dx-results-page")
+    shown = gr.HTML(empty(NO_VOTES), elem_id="dx-results-page")
 
     chosen = [since, without, flagged]
     inputs, outputs = [shared.visitor, shared.scene_id, looked, scope, shared.filters], [shown, without]
