@@ -32,8 +32,8 @@ _BLOCKS_PX = (4, 16)
 _TRUST_BLUR_PX = 9
 _BORDER_SHARE = 0.1
 """Of a crop's side, left out by LPIPS at each border."""
-_WARM_UP_STEPS = 30
-_EMA_STEPS = 50
+_WARM_UP_STEPS = 100
+_EMA_STEPS = 100
 """The kept weights are a running mean over about so many steps."""
 _GRADIENT_NORM = 1.0
 
@@ -43,12 +43,12 @@ class LiteSettings:
     """steps: of the whole training, which the learning rate fades over; perceptual_from: share of the steps before
     LPIPS joins; the weights of the loss; the seed decides the first weights and every crop."""
 
-    steps: int = 500
+    steps: int = 2000
     batch: int = 4
     size_px: int = 160
-    learning_rate: float = 8e-4
+    learning_rate: float = 6e-4
     perceptual_from: float = 0.04
-    perceptual_weight: float = 0.6
+    perceptual_weight: float = 0.7
     blocks_weight: float = 1.0
     trust_weight: float = 0.02
     seed: int = 0

@@ -67,5 +67,5 @@ def test_untrained_it_shows_the_photo_that_is_believed_and_else_the_render() -> 
 def test_the_prior_is_a_share_for_each() -> None:
     confidence = torch.from_numpy(np.random.default_rng(0).random((2, 3, 40, 48), np.float32))
     weights = prior_logits(confidence, torch.ones(2, 3)).exp()
-    assert weights.shape == (2, 4, 40, 48)
-    torch.testing.assert_close(weights.sum(1), torch.full((2, 40, 48), 1.0), atol=0.02, rtol=0)
+    assert weights.shape == (2, 4, 20, 24)
+    torch.testing.assert_close(weights.sum(1), torch.full((2, 20, 24), 1.0), atol=0.02, rtol=0)

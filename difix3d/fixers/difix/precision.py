@@ -11,18 +11,18 @@ import torch
 
 def fast_dtype(device: torch.device) -> torch.dtype:
     """float16 on CUDA, whose 11 bits are more than a picture's 8. On a CPU float32, except where it multiplies bfloat16
-    in tiles (AMX): benchmarks/difix.py prints what that gains, and how far off it is."""
+    faster (AMX, AVX512-BF16): benchmarks/difix.py prints what that gains, and how far off it is."""
     if device.type == "cuda":
         return torch.float16
-    return torch.bfloat16 if _has_amx() else torch.float32
+    return torch.bfloat16 if _multiplies_bfloat16() else torch.float32
 
 
-def _has_amx() -> bool:
+def _multiplies_bfloat16() -> bool:
     try:
         flags = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags"))
-    except (OSError, StopIteration):  # not Linux, or no Intel
+    except (OSError, StopIteration):  # not Linux, or not x86
         return False
-    return "amx_bf16" in flags.split()
+    return bool({"amx_bf16", "avx512_bf16"} & set(flags.split()))
 
 
 @contextmanager
