@@ -34,7 +34,8 @@ def test_raw_log_and_preferences(tmp_path: Path) -> None:
     assert [line["purpose"] for line in lines] == ["rate", "gold"]
     assert lines[1]["expected"] == gold.expected and lines[1]["comment"] == "looks <b>fine</b>"
     assert lines[1]["on_a"] == {"tags": ["blur"], "artifact_removal": 2, "faithfulness": None, "marked": True}
-    assert pq.read_table(tmp_path / "export" / "preferences-train.parquet").num_rows == export.figures["preferences"] == 1
+    preferences = pq.read_table(tmp_path / "export" / "preferences-train.parquet")
+    assert preferences.num_rows == export.figures["preferences"] == 1
 
 
 def test_nobody_alone_approves_a_fix_of_their_own_photos(tmp_path: Path) -> None:
