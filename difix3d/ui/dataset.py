@@ -170,7 +170,9 @@ def _trainer(shared: Shared) -> Any:
             raise ConfigError("There is no dataset yet: press Write the dataset first.")
         out = studio.checkpoints_root / safe_name(folder_name(name or "mine"))
         settings = {"data": str(data), "start": start, "out": str(out), "steps": int(steps)}
-        if start is not None and weights_of(start) is None:  # lite has a crop of its own, and takes smaller pictures too
+        if (
+            start is not None and weights_of(start) is None
+        ):  # lite has a crop of its own, and takes smaller pictures too
             settings["crop"] = _crop_px(data)
         studio.start_job(scene, visitor["id"], [jobs.Step("finetune", settings)])
         gr.Info("Training. The line above shows how far it is.")
