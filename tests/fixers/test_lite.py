@@ -72,7 +72,7 @@ def test_the_weights_that_ship_bring_detail_back_and_leave_good_renders_alone() 
     references = [reference_at(0.2), reference_at(-0.25)]
     before = psnr(frame.rgb, truth)
     assert psnr(shipped.fix(frame, references), truth) > before + 2
-    assert psnr(shipped.fix(frame, []), truth) > before - 1  # texture that is guessed costs pixels
+    assert psnr(shipped.fix(frame, []), truth) > before - 0.3
     sharp = replace(frame, rgb=truth)
     assert psnr(shipped.fix(sharp, references), truth) > 40
     assert lite.WEIGHTS.stat().st_size < 10e6
@@ -112,8 +112,7 @@ def test_tiles_show_no_seam(trained: LiteFixer, monkeypatch: pytest.MonkeyPatch)
     whole = trained.fix(frame, references).astype(int)
     monkeypatch.setattr(lite, "_TILE_PX", 320)
     tiled = trained.fix(frame, references).astype(int)
-    difference = np.abs(whole - tiled)
-    assert difference.max() <= 6 and difference.mean() < 0.5  # bfloat16, where the machine is faster in it
+    assert np.abs(whole - tiled).max() <= 3
 
 
 def test_maps_of_other_sizes_are_refused(untrained: LiteFixer) -> None:

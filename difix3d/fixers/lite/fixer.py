@@ -85,7 +85,10 @@ def digest_of(weights: Path) -> str:
 
 
 def run(network: LiteNetwork, own: Bytes, photos: Bytes) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """(fixed [H, W, 3] uint8, trust [H, W]) of planes as `planes_of` gives them, tile by tile."""
+    """(fixed [H, W, 3] uint8, trust [H, W]) of planes as `planes_of` gives them, tile by tile. Without photos nothing
+    supports a change: the render, trusted nowhere."""
+    if not len(photos):
+        return own[..., :3].copy(), np.zeros(own.shape[:2], np.float32)
     height, width = own.shape[:2]
     fixed = np.empty((height, width, 3), np.uint8)
     trust = np.empty((height, width), np.float32)

@@ -98,8 +98,9 @@ class LiteNetwork(nn.Module):
         logits = _doubled(torch.cat([prior + torch.cat(change, dim=1), trust], dim=1))
         logits, trust = logits[:, :-1], logits[:, -1:]
         blend = _blend(logits, render, colours)
-        shown = self.shown(_channels_last(torch.cat([blend, render], dim=1)))
-        residual = self.residual(_active(shown + F.pixel_shuffle(self.detail(x), 2))).float()
+        with torch.autocast(frame.device.type, enabled=False):  # what is added is seen at once, to the last bit
+            shown = self.shown(_channels_last(torch.cat([blend, render], dim=1)))
+            residual = self.residual(_active(shown + F.pixel_shuffle(self.detail(x.float()), 2)))
         trust = torch.sigmoid(_SUREST * torch.tanh((trust + _TRUSTING) / _SUREST))
         return render + trust.sqrt() * (blend + residual - render), trust
 
