@@ -9,13 +9,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import walls
-from safetensors.torch import save_file
+import walls_seen
+from walls_seen import quick_fixer, soft_frame
 
 from difix3d.errors import FixerError, ShapeError
-from difix3d.fixers.lite.fixer import LiteFixer
-from difix3d.fixers.lite.network import LiteNetwork
-from difix3d.fixers.photometric import gaussian
-from difix3d.fixers.reproject import ReprojectFixer
 from difix3d.metrics import psnr
 from difix3d.types import Frame, Reference
 
@@ -24,25 +21,16 @@ Case = Callable[[Frame, Reference], tuple[Frame, Reference]]
 
 
 def frame_at(width: int = WIDTH, height: int = HEIGHT) -> Frame:
-    camera = walls.camera_at(0.0, width=width, height=height)
-    seen = walls.see(camera)
-    soft = (gaussian(seen.rgb, 2.0) * 255 + 0.5).astype(np.uint8)
-    return Frame("test", 4, camera, soft, np.ones_like(seen.depth), seen.depth)
+    return soft_frame(width, height, index=4)
 
 
 def reference_at(x: float, width: int = WIDTH, height: int = HEIGHT) -> Reference:
-    camera = walls.camera_at(x, width=width, height=height)
-    seen = walls.see(camera)
-    return Reference(f"{x}.png", camera, seen.photo, seen.depth)
+    return walls_seen.reference_at(x, width, height)
 
 
 @pytest.fixture(scope="module", params=["reproject", "lite"])
 def fixer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
-    if request.param == "reproject":
-        return ReprojectFixer()
-    path = tmp_path_factory.mktemp("lite") / "untrained.safetensors"
-    save_file(LiteNetwork().state_dict(), path)
-    return LiteFixer(path)
+    return quick_fixer(request.param, tmp_path_factory.mktemp("fixer"))
 
 
 @pytest.fixture(autouse=True)

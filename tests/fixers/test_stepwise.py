@@ -7,12 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import walls
-from safetensors.torch import save_file
+import walls_seen
+from walls_seen import quick_fixer, soft_frame
 
 from difix3d.fixers.coverage import coverage, covered_share
-from difix3d.fixers.lite.fixer import LiteFixer
-from difix3d.fixers.lite.network import LiteNetwork
-from difix3d.fixers.photometric import gaussian
 from difix3d.fixers.reproject import ReprojectFixer
 from difix3d.fixers.stepwise import CarriedPhotos, Stepwise, SupersededError
 from difix3d.types import Frame, Reference
@@ -22,25 +20,16 @@ WIDTH, HEIGHT = 96, 72
 
 @pytest.fixture(scope="module")
 def frame() -> Frame:
-    seen = walls.see(walls.camera_at(0.0, width=WIDTH, height=HEIGHT))
-    soft = (gaussian(seen.rgb, 2.0) * 255 + 0.5).astype(np.uint8)
-    camera = walls.camera_at(0.0, width=WIDTH, height=HEIGHT)
-    return Frame("test", 0, camera, soft, np.ones_like(seen.depth), seen.depth)
+    return soft_frame(WIDTH, HEIGHT)
 
 
 def reference_at(x: float) -> Reference:
-    camera = walls.camera_at(x, width=WIDTH, height=HEIGHT)
-    seen = walls.see(camera)
-    return Reference(f"{x}.png", camera, seen.photo, seen.depth)
+    return walls_seen.reference_at(x, WIDTH, HEIGHT)
 
 
 @pytest.fixture(scope="module", params=["reproject", "lite"])
 def fixer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
-    if request.param == "reproject":
-        return ReprojectFixer()
-    path = tmp_path_factory.mktemp("lite") / "untrained.safetensors"
-    save_file(LiteNetwork().state_dict(), path)
-    return LiteFixer(path)
+    return quick_fixer(request.param, tmp_path_factory.mktemp("fixer"))
 
 
 class Counting(ReprojectFixer):
