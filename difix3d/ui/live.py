@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
@@ -29,6 +28,7 @@ from starlette.concurrency import run_in_threadpool
 from difix3d.errors import ConfigError, Difix3DError, SceneError
 from difix3d.fixers.stepwise import SupersededError
 from difix3d.stages.choosing import Preview
+from difix3d.ui.body import json_object
 from difix3d.ui.rating.people import who_asks
 from difix3d.ui.studio import Studio
 
@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 ROUTE = "fix/preview"
 _MAX_BODY_BYTES = 64 * 2**10
+_TOO_LONG = "That is more than a choice of photos. Reload the page."
 _PAGES_KNOWN = 1000
 _MOST_CHOSEN = 8
 _QUICK_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1]
@@ -92,7 +93,7 @@ def mount(app: FastAPI, studio: Studio) -> Live:
     async def answer(request: Request) -> JSONResponse:
         try:
             visitor = who_asks(request).visitor
-            body = await _json(request)
+            body = await json_object(request, _MAX_BODY_BYTES, _TOO_LONG, ConfigError)
             page, turn = _text(body, "page"), body.get("turn")
             stale = live.turns.take(f"{visitor} {page}", turn if isinstance(turn, int) else 0)
             # Here those who wait take no thread, and most of them have been overtaken when their turn comes.
@@ -155,18 +156,3 @@ def _text(body: dict[str, Any], name: str) -> str:
     if not isinstance(found, str) or len(found) > 500:
         raise ConfigError(f"Expected the text {name!r}. Reload the page.")
     return found
-
-
-async def _json(request: Request) -> dict[str, Any]:
-    received = b""
-    async for chunk in request.stream():
-        received += chunk
-        if len(received) > _MAX_BODY_BYTES:
-            raise ConfigError("That is more than a choice of photos. Reload the page.")
-    try:
-        body = json.loads(received or b"{}")
-    except ValueError as error:
-        raise ConfigError("Expected JSON. Reload the page.") from error
-    if not isinstance(body, dict):
-        raise ConfigError("Expected a JSON object. Reload the page.")
-    return body

@@ -17,7 +17,6 @@ What goes wrong is {"error": words for the rater, "kind": ...}: 410 gone (the vo
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -33,6 +32,7 @@ from difix3d.ratings.sampler import Sampler
 from difix3d.ratings.sampling import PairToRate
 from difix3d.ratings.schema import new_id
 from difix3d.scene import Scene
+from difix3d.ui.body import json_object
 from difix3d.ui.rating.limits import Buckets
 from difix3d.ui.rating.people import Who, agree, described, has_agreed, who_asks
 from difix3d.ui.rating.said import rating_of
@@ -52,6 +52,7 @@ ALL_RATED = (
 ENOUGH_VOTES = "Every pair here has the votes it needs. Thank you for coming! Other scenes may need yours."
 AWAY = "The ratings cannot be reached just now. Your vote is kept and sent again."
 _MAX_BODY_BYTES = 16 * 2**20
+_TOO_LONG = f"A vote may take {_MAX_BODY_BYTES >> 20} MB at most. Clear some of the marks."
 _MOST_HELD = 50
 _MOST_WANTED = 3
 
@@ -198,7 +199,7 @@ def mount(app: FastAPI, studio: Studio) -> Ratings:
 def _answering(action: Callable[[Who, dict[str, Any]], dict[str, Any]]) -> Callable[[Request], Any]:
     async def answer(request: Request) -> JSONResponse:
         try:
-            body = await _json(request)
+            body = await json_object(request, _MAX_BODY_BYTES, _TOO_LONG, RatingError)
             return JSONResponse(await run_in_threadpool(action, who_asks(request), body))
         except NotAgreedError as error:
             return _refused(403, "consent", error.message)
@@ -218,22 +219,6 @@ def _answering(action: Callable[[Who, dict[str, Any]], dict[str, Any]]) -> Calla
             return _refused(503, "again", AWAY)
 
     return answer
-
-
-async def _json(request: Request) -> dict[str, Any]:
-    """The body. RatingError for one that is too long, or no object."""
-    received = b""
-    async for chunk in request.stream():
-        received += chunk
-        if len(received) > _MAX_BODY_BYTES:
-            raise RatingError(f"A vote may take {_MAX_BODY_BYTES >> 20} MB at most. Clear some of the marks.")
-    try:
-        body = json.loads(received or b"{}")
-    except ValueError as error:
-        raise RatingError("Expected JSON. Reload the page to go on.") from error
-    if not isinstance(body, dict):
-        raise RatingError("Expected a JSON object. Reload the page to go on.")
-    return body
 
 
 def _refused(status: int, kind: str, words: str) -> JSONResponse:
