@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.metadata import version
@@ -15,14 +14,15 @@ from accelerate import Accelerator
 
 from difix3d.atomic import recover_folder, replacing_folder
 from difix3d.errors import ConfigError
-from difix3d.events import Event, Progress, Warned
+from difix3d.events import Event, Warned
 from difix3d.fixers.difix.checkpoint import licence_of, references_of
 from difix3d.fixers.difix.hub import fetch, is_hub_id
 from difix3d.fixers.difix.pipeline import TIMESTEP, DifixPipeline
 from difix3d.fixers.difix.vae import merge_lora
 from difix3d.losses import LPIPS
 from difix3d.perceptual_weights import find_weights, how_to_get
-from difix3d.training import gate, state
+from difix3d.stages.finetuning_run import FinetuningRun
+from difix3d.training import state
 from difix3d.training.card import card
 from difix3d.training.dataset import PairsDataset
 from difix3d.training.fingerprint import hash_of_pairs, hash_of_weights
@@ -44,13 +44,9 @@ _RESULT_STAYS = {"data", "start", "out", "steps", "batch_size", "accumulation", 
 and of batches the pairs per step, not how processes share them."""
 
 
-class Finetuning:
-    """`read_data`, `fetch`, `load`, `train`, `write`, in this order, within a with block. step: how many are done."""
-
+class Finetuning(FinetuningRun):
     def __init__(self, config: FinetuneConfig):
-        self.config = config
-        self.out = Path(config.out)
-        self.folder = state.folder_beside(self.out)
+        super().__init__(config)
         self.framing = Framing(config.width, config.height, config.crop)
         self._perceives = bool(config.lpips_weight or config.gram_weight)
         self._tracks = config.tracker == "tensorboard" and find_spec("tensorboard") is not None
@@ -139,17 +135,7 @@ class Finetuning:
             self.accelerator.init_trackers(state.RUNS)
 
     def warnings(self) -> Iterator[Warned]:
-        if self.own:
-            yield Warned(
-                "finetune",
-                f"{self.own} approved fixes are what the parent makes anyway: they teach nothing and are left out.",
-            )
-        if self.held_apart:
-            yield Warned(
-                "finetune",
-                f"The data has no test scene: {self.held_apart} photos are kept apart to judge by, of scenes that are "
-                "trained on.",
-            )
+        yield from self._warnings_of_pairs()
         if 0 < len(self.pairs["train"]) == self.comparisons:
             yield Warned(
                 "finetune",
@@ -161,45 +147,13 @@ class Finetuning:
                 "finetune",
                 f"LPIPS weights (vgg) are not here: training with L2 alone, which blurs. {how_to_get('vgg')}",
             )
-        if self.config.validation_pairs and not self.validator.pairs:
-            yield Warned(
-                "finetune", "The test split holds no pairs: what training does to other pictures is not measured."
-            )
-        if self.config.tracker != "none" and not self._tracks:
-            yield Warned(
-                "finetune",
-                f"{self.config.tracker} is not installed, so the run leaves no log: pip install 'difix3d[train]'",
-            )
+        yield from self._warnings_of_what_is_missing()
 
     def train(self) -> Iterator[StepResult]:
         for result in self.trainer.run():
             self.record.losses.append(result.loss)
             self.accelerator.log(self.figures(result), step=result.step)
             yield result
-
-    @staticmethod
-    def figures(result: StepResult) -> dict[str, float]:
-        flat = {name: value for name, value in asdict(result).items() if name != "terms"}
-        return {**flat, **result.terms}
-
-    def is_validation_due(self) -> bool:
-        """Before the first step, after the last, and as often as asked for between; once each."""
-        if not self.validator.pairs or self.step in (found["step"] for found in self.record.validations):
-            return False
-        every = self.config.validate_every
-        return self.step in (0, self.config.steps) or (every > 0 and self.step % every == 0)
-
-    def validate(self) -> Progress:
-        found = self.validator.run()
-        self.record.validations.append(found)
-        scores = {name: value for name, value in found["output"].items() if value is not None}
-        return Progress(
-            "finetune", "validating", self.step, self.config.steps, "steps", figures={"step": self.step, **scores}
-        )
-
-    def is_saving_due(self) -> bool:
-        every = self.config.save_every
-        return every > 0 and self.step % every == 0 and self.step < self.config.steps
 
     def save(self) -> None:
         on_main(self.accelerator, lambda: state.save_state(self.folder, self.trainer, self.record))
@@ -216,12 +170,7 @@ class Finetuning:
             recover_folder(self.out)
             record = None if self.config.restart else state.read_record(self.folder)
             if record is not None:
-                state.require_same_run(self.folder, record, self.identity)
-                if len(record.losses) > self.config.steps:
-                    raise ConfigError(
-                        f"{self.folder} holds an unfinished training of {len(record.losses)} steps already: ask for "
-                        "at least as many, or drop it with --restart."
-                    )
+                self._require_same_run(record, self.identity)
             else:
                 state.clear(self.folder)
                 state.require_space(self.folder, self._bytes_to_write())
@@ -243,16 +192,7 @@ class Finetuning:
         return 4 * written + (2 * self.trainer.state_bytes if saves else 0)
 
     def _summary(self) -> dict[str, Any]:
-        losses, validation = self.record.losses, state.before_and_after(self.record)
-        limits = gate.Limits(self.config.max_psnr_drop, self.config.max_lpips_rise)
-        return {
-            "steps": len(losses),
-            "pairs": len(self.pairs["train"]) - self.comparisons,
-            "comparisons": self.comparisons,
-            **state.first_and_last(losses),
-            "validation": validation,
-            "gate": gate.judged(validation, limits),
-        }
+        return {**self._outcome(), "pairs": len(self.pairs["train"]) - self.comparisons}
 
     def _write(self, figures: dict[str, Any]) -> None:
         pipeline = self.trainer.pipeline
@@ -267,9 +207,7 @@ class Finetuning:
             merge_lora(pipeline.unet)  # save_pretrained does so with the decoder's
             pipeline.save_pretrained(target, about)
             (target / "README.md").write_text(card(about))
-            for name in (state.RUNS, state.VALIDATION):
-                if (self.folder / name).is_dir():
-                    shutil.copytree(self.folder / name, target / name, copy_function=shutil.copyfile)
+            self._copy_logs(target)
         state.clear(self.folder)
 
     def _about(self, figures: dict[str, Any]) -> dict[str, Any]:

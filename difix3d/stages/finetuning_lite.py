@@ -24,7 +24,8 @@ from difix3d.losses import LPIPS
 from difix3d.metrics import psnr
 from difix3d.pairs.read import FRAMES, SIDECAR
 from difix3d.perceptual_weights import find_weights, how_to_get
-from difix3d.training import gate, state
+from difix3d.stages.finetuning_run import FinetuningRun
+from difix3d.training import state
 from difix3d.training.card import card
 from difix3d.training.fingerprint import hash_of_pairs
 from difix3d.training.framing import Framing
@@ -51,13 +52,9 @@ _NOT_FOR_LITE = {"accumulation": 1, "width": 0, "height": 0, "gram_weight": None
 """Settings that lite has no use for -> what they must be, None where any default will do."""
 
 
-class LiteFinetuning:
-    """`read_data`, `fetch`, `load`, `train`, `write`, in this order, within a with block. step: how many are done."""
-
+class LiteFinetuning(FinetuningRun):
     def __init__(self, config: FinetuneConfig):
-        self.config = config
-        self.out = Path(config.out)
-        self.folder = state.folder_beside(self.out)
+        super().__init__(config)
         for name, needed in _NOT_FOR_LITE.items():
             if needed is not None and getattr(config, name) != needed:
                 raise ConfigError(f"{name} is {getattr(config, name)!r}: lite is trained without it, leave it out")
@@ -157,31 +154,16 @@ class LiteFinetuning:
         return len(rows) - len(self.pairs["train"])
 
     def warnings(self) -> Iterator[Warned]:
-        told = {
-            self.without_inputs: "rows have no depth and cameras in the data and are left out: scenes without splats, "
-            "or renders that were made again since they were rated.",
-            self.own: "approved fixes are what the parent makes anyway: they teach nothing and are left out.",
-        }
-        for count, what in told.items():
-            if count:
-                yield Warned("finetune", f"{count} {what}")
-        if self.held_apart:
+        if self.without_inputs:
             yield Warned(
                 "finetune",
-                f"The data has no test scene: {self.held_apart} photos are kept apart to judge by, of scenes that are "
-                "trained on.",
+                f"{self.without_inputs} rows have no depth and cameras in the data and are left out: scenes without "
+                "splats, or renders that were made again since they were rated.",
             )
+        yield from self._warnings_of_pairs()
         if self.config.lpips_weight and self.lpips is None:
             yield Warned("finetune", f"LPIPS weights (vgg) are not here: training blurs. {how_to_get('vgg')}")
-        if self.config.validation_pairs and not self.validator.pairs:
-            yield Warned(
-                "finetune", "The test split holds no pairs: what training does to other pictures is not measured."
-            )
-        if self.config.tracker != "none" and not self._tracks:
-            yield Warned(
-                "finetune",
-                f"{self.config.tracker} is not installed, so the run leaves no log: pip install 'difix3d[train]'",
-            )
+        yield from self._warnings_of_what_is_missing()
 
     def train(self) -> Iterator[StepResult]:
         for result in self.tuner.run():
@@ -191,32 +173,13 @@ class LiteFinetuning:
                     self._writer.add_scalar(name, value, result.step)
             yield result
 
-    @staticmethod
-    def figures(result: StepResult) -> dict[str, float]:
-        flat = {name: value for name, value in asdict(result).items() if name != "terms"}
-        return {**flat, **result.terms}
-
-    def is_validation_due(self) -> bool:
-        """Before the first step, after the last, and as often as asked for between; once each."""
-        if not self.validator.pairs or self.step in (found["step"] for found in self.record.validations):
-            return False
-        every = self.config.validate_every
-        return self.step in (0, self.config.steps) or (every > 0 and self.step % every == 0)
-
     def validate(self) -> Progress:
-        found = self.validator.run()
-        self.record.validations.append(found)
-        scores = {name: value for name, value in found["output"].items() if value is not None}
+        told = super().validate()
         if self._writer is not None:
-            for name, value in scores.items():
-                self._writer.add_scalar(f"validation/{name}", value, self.step)
-        return Progress(
-            "finetune", "validating", self.step, self.config.steps, "steps", figures={"step": self.step, **scores}
-        )
-
-    def is_saving_due(self) -> bool:
-        every = self.config.save_every
-        return every > 0 and self.step % every == 0 and self.step < self.config.steps
+            for name, value in self.record.validations[-1]["output"].items():
+                if value is not None:
+                    self._writer.add_scalar(f"validation/{name}", value, self.step)
+        return told
 
     def save(self) -> None:
         state.save_state(self.folder, self.tuner, self.record)
@@ -237,9 +200,7 @@ class LiteFinetuning:
             save_file(tensors, target / lite.WEIGHTS.name)
             write_json(target / ABOUT, about)
             (target / "README.md").write_text(card(about))
-            for name in (state.RUNS, state.VALIDATION):
-                if (self.folder / name).is_dir():
-                    shutil.copytree(self.folder / name, target / name, copy_function=shutil.copyfile)
+            self._copy_logs(target)
         shutil.rmtree(self.folder / _PLANES, ignore_errors=True)
         state.clear(self.folder)
         return figures
@@ -252,27 +213,16 @@ class LiteFinetuning:
             self.folder.mkdir(parents=True, exist_ok=True)
             state.require_space(self.folder, 4 * self.tuner.state_bytes)
             return None
-        state.require_same_run(self.folder, record, self.identity)
-        if len(record.losses) > self.config.steps:
-            raise ConfigError(
-                f"{self.folder} holds an unfinished training of {len(record.losses)} steps already: ask for at least "
-                "as many, or drop it with --restart."
-            )
+        self._require_same_run(record, self.identity)
         state.load_state(self.folder, self.tuner, record)
         return record
 
     def _summary(self) -> dict[str, Any]:
-        losses, validation = self.record.losses, state.before_and_after(self.record)
-        limits = gate.Limits(self.config.max_psnr_drop, self.config.max_lpips_rise)
         return {
-            "steps": len(losses),
+            **self._outcome(),
             "pairs": self.photos + self.approved,
             "photos": self.photos,
             "approved": self.approved,
-            "comparisons": self.comparisons,
-            **state.first_and_last(losses),
-            "validation": validation,
-            "gate": gate.judged(validation, limits),
         }
 
     def _about(self, figures: dict[str, Any]) -> dict[str, Any]:
