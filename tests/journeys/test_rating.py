@@ -34,7 +34,7 @@ def test_by_keyboard_alone_with_reload_undo_and_a_second_tab(
     name = page.locator(".dx-guide input")
     expect(name).to_be_visible(timeout=30_000)
     picture(page, "rating-guide")
-    for _ in range(20):
+    for _ in range(11):
         page.keyboard.press("Tab")
         if name.evaluate("field => field === document.activeElement"):
             break
