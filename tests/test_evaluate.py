@@ -14,6 +14,7 @@ from difix3d import metrics
 from difix3d.atomic import write_json
 from difix3d.errors import SceneError
 from difix3d.events import Artifact, Done, Warned
+from difix3d.fixers import DEFAULT_FIXER
 from difix3d.formats.image import read_rgb
 from difix3d.scene import Scene
 from difix3d.stages import fixing
@@ -41,7 +42,7 @@ def test_figures_and_a_sheet(scene: Scene, no_weights: None) -> None:
     done = events[-1]
     assert isinstance(done, Done) and done.outputs == (SHEET_PATH,)
     figures = done.figures
-    assert figures["views"] == len(HELDOUT) and figures["fixer"] == "reproject"
+    assert figures["views"] == len(HELDOUT) and figures["fixer"] == DEFAULT_FIXER
     assert set(figures["raw"]) == set(figures["fixed"]) == {"psnr", "ssim", "lpips", "lpips_alex"}
     for side in ("raw", "fixed"):
         assert 5 < figures[side]["psnr"] < 50 and 0 < figures[side]["ssim"] <= 1

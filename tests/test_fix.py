@@ -12,6 +12,7 @@ from fitted_scene import HELDOUT, render_trajectory, write_fitted_scene
 
 from difix3d.errors import ConfigError, FixerError, SceneError
 from difix3d.events import Artifact, Done, Progress, Warned
+from difix3d.fixers import DEFAULT_FIXER
 from difix3d.formats.clip import Clip
 from difix3d.formats.image import read_rgb
 from difix3d.ratings.candidates import candidates_of
@@ -20,6 +21,7 @@ from difix3d.stages.fix import FixConfig, fix, label_of
 
 FRAMES = 3
 CONFIG = FixConfig("walk")
+VIDEO = f"walk-{DEFAULT_FIXER}"
 
 
 @pytest.fixture(scope="module")
@@ -39,18 +41,18 @@ def test_frames_candidates_and_a_video(scene: Scene) -> None:
     events = list(fix(scene, CONFIG))
     done = events[-1]
     assert isinstance(done, Done)
-    assert set(done.outputs) == {"fixed/walk/reproject", scene.relative(scene.video_path("walk-reproject"))}
-    assert done.figures["frames"] == FRAMES and done.figures["fixer"] == "reproject"
+    assert set(done.outputs) == {f"fixed/walk/{DEFAULT_FIXER}", scene.relative(scene.video_path(VIDEO))}
+    assert done.figures["frames"] == FRAMES and done.figures["fixer"] == DEFAULT_FIXER
     assert done.figures["seconds_per_frame"] > 0 and 1 <= done.figures["references"] <= 9
     for index in range(FRAMES):
         render, fixed = candidates_of(scene)["walk", index]
-        assert render.fixer == "render" and fixed.fixer == "reproject"
+        assert render.fixer == "render" and fixed.fixer == DEFAULT_FIXER
         assert hash_file(scene.inside(fixed.image_path)) == fixed.sha256
         assert 1 <= len(fixed.references) <= 4 and not set(fixed.references) & set(HELDOUT)
         assert fixed.extra["licence"] == "Apache-2.0" and fixed.extra["render_sha256"] == render.sha256
         picture = read_rgb(scene.inside(fixed.image_path))
         assert picture.shape == (72, 96, 3) and not np.array_equal(picture, read_rgb(scene.inside(render.image_path)))
-    with Clip(scene.video_path("walk-reproject")) as clip:
+    with Clip(scene.video_path(VIDEO)) as clip:
         pictures = dict(clip.pictures(range(FRAMES)))
     assert len(pictures) == FRAMES and pictures[0].shape == (72, 192, 3)
     raw = read_rgb(scene.renders_dir("walk") / "00000.png").astype(int)
@@ -64,13 +66,13 @@ def test_frames_candidates_and_a_video(scene: Scene) -> None:
 
 def test_it_is_skipped_until_something_changes(scene: Scene) -> None:
     list(fix(scene, CONFIG))
-    before = hash_path(scene.fixed_dir("walk", "reproject"))
+    before = hash_path(scene.fixed_dir("walk", DEFAULT_FIXER))
     (again,) = fix(scene, CONFIG)
     assert again.skipped
     render = scene.renders_dir("walk") / "00001.png"
     render.write_bytes((scene.renders_dir("walk") / "00002.png").read_bytes())
     assert not list(fix(scene, CONFIG))[-1].skipped
-    assert hash_path(scene.fixed_dir("walk", "reproject")) != before
+    assert hash_path(scene.fixed_dir("walk", DEFAULT_FIXER)) != before
 
 
 def test_references_make_candidates_of_their_own(scene: Scene) -> None:
@@ -81,21 +83,21 @@ def test_references_make_candidates_of_their_own(scene: Scene) -> None:
     render, *fixes = candidates_of(scene)["walk", 0]
     assert sorted(len(candidate.references) for candidate in fixes) == [0, 2, len(fixes[0].references)]
     without = next(candidate for candidate in fixes if not candidate.references)
-    # With nothing to take detail from, the render is what reproject gives.
+    # With nothing to take detail from, the render is what it gives.
     assert np.array_equal(read_rgb(scene.inside(without.image_path)), read_rgb(scene.inside(render.image_path)))
 
 
 def test_closing_leaves_the_previous_fixes_whole(scene: Scene) -> None:
     list(fix(scene, CONFIG))
-    before = hash_path(scene.fixed_dir("walk", "reproject")), hash_file(scene.video_path("walk-reproject"))
+    before = hash_path(scene.fixed_dir("walk", DEFAULT_FIXER)), hash_file(scene.video_path(VIDEO))
     (scene.splats_path).write_bytes(scene.splats_path.read_bytes() + b" ")
     events = fix(scene, CONFIG)
     for event in events:
         if isinstance(event, Progress) and event.done == 1:
             break
     events.close()
-    assert (hash_path(scene.fixed_dir("walk", "reproject")), hash_file(scene.video_path("walk-reproject"))) == before
-    assert scene.manifest("fix", "walk-reproject") is not None
+    assert (hash_path(scene.fixed_dir("walk", DEFAULT_FIXER)), hash_file(scene.video_path(VIDEO))) == before
+    assert scene.manifest("fix", VIDEO) is not None
     assert not [path for path in scene.root.rglob(".*") if "partial" in path.name]
 
 
@@ -109,7 +111,7 @@ def test_what_cannot_be_fixed_is_said(scene: Scene) -> None:
     (scene.renders_dir("walk") / "00002.png").unlink()
     with pytest.raises(SceneError, match="no render of frame 2"):
         list(fix(scene, CONFIG))
-    assert not (scene.root / "fixed").exists() or not list(scene.root.glob("fixed/walk/reproject"))
+    assert not (scene.root / "fixed").exists() or not list(scene.root.glob(f"fixed/walk/{DEFAULT_FIXER}"))
 
 
 @pytest.mark.shared
@@ -138,7 +140,7 @@ def test_difix_fixes_renders_that_somebody_brought(scene: Scene, shared: Path) -
 
 
 def scene_with_photos_cameras_only(scene: Scene) -> None:
-    """Reproject asked for on renders without depth, with photos to take from."""
+    """Asked for on renders without depth, with photos to take from."""
     from synthetic_scene import make_synthetic_scene
 
     from difix3d.formats.colmap import write_reconstruction

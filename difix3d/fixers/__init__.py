@@ -17,7 +17,9 @@ FIXERS: dict[str, str] = {
 }
 """name -> "module:Class". The class is called with no arguments, or with a checkpoint where one was named."""
 
-DEFAULT_FIXER = "reproject"
+DEFAULT_FIXER = "lite"
+"""On a GPU too: the published weights of Difix are 5 GB and non-commercial, so a person chooses them knowingly."""
+
 GUIDED = "guided:"
 """Before a checkpoint of Difix: it starts from photos carried into the frame, not from the raw render."""
 

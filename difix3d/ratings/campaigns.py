@@ -1,7 +1,7 @@
 """Old against new: the same frames by a checkpoint and by its parent, judged blind before all other questions.
 
-A campaign's questions are items of kind "campaign_a" or "campaign_b": which of the two pictures the new checkpoint
-made. Raters are not told, sides are drawn as ever, and equal pixels are never a question (sampling.questions_of).
+Which questions are of a campaign, and which of their two pictures the new checkpoint made, is in a table of its own.
+Raters are not told, sides are drawn as ever, and equal pixels are never a question (sampling.questions_of).
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
-from difix3d.ratings.log import ITEMS, StoredRating, ensure_item
+from difix3d.ratings.log import StoredRating, ensure_item
+from difix3d.ratings.schema import CampaignRow
 from difix3d.ratings.store import RatingStore
 from difix3d.ratings.summary import wilson_interval
 from difix3d.types import Candidate
 
-NEW_IS_A, NEW_IS_B = "campaign_a", "campaign_b"
 _SCORES = {"tie": 0.5, "both_bad": 0.5}
 
 
@@ -38,19 +38,24 @@ def enter(store: RatingStore, matches: Iterable[Match]) -> None:
     found = list(matches)
 
     def write(session: Session) -> None:
+        known = _newest(session)
         for match in found:
-            kind = NEW_IS_A if match.new_is == "a" else NEW_IS_B
-            ensure_item(session, match.a, match.b, {}, kind)
-            session.execute(update(ITEMS).where(ITEMS.c.id == match.item_id).values(kind=kind))
+            ensure_item(session, match.a, match.b, {})
+            if known.get(match.item_id) != match.new_is:
+                session.execute(insert(CampaignRow).values(item_id=match.item_id, new_is=match.new_is))
 
     store.write(write)
 
 
 def entered(store: RatingStore) -> dict[str, str]:
     """Item of a campaign -> which of its pictures is the new checkpoint's, a | b."""
-    query = select(ITEMS.c.id, ITEMS.c.kind).where(ITEMS.c.kind.in_((NEW_IS_A, NEW_IS_B)))
-    with store.engine.connect() as connection:
-        return {item: kind[-1] for item, kind in connection.execute(query)}
+    with Session(store.engine) as session:
+        return _newest(session)
+
+
+def _newest(session: Session) -> dict[str, str]:
+    rows = session.execute(select(CampaignRow.item_id, CampaignRow.new_is).order_by(CampaignRow.number))  # last wins
+    return dict(rows.tuples())
 
 
 def outcomes(new_is: Mapping[str, str], votes: Sequence[StoredRating]) -> list[dict[str, Any]]:

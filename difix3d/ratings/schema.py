@@ -35,7 +35,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 CHOICES = ("a", "b", "tie", "both_bad", "skip")
 VOTE, RETRACT = "vote", "retract"
 RATE, GOLD, REPEAT = "rate", "gold", "repeat"
@@ -159,6 +159,19 @@ class ItemRow(Base):
     candidate_b: Mapped[str] = mapped_column(ForeignKey("candidates.id"))
     expected: Mapped[str | None] = mapped_column(String(10))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now)
+
+
+class CampaignRow(Base):
+    """A question is of a campaign, old checkpoint against new: new_is (a | b) is the new one's picture. Of several rows
+    of one question the last counts."""
+
+    __tablename__ = "campaigns"
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    item_id: Mapped[str] = mapped_column(ForeignKey("items.id"), index=True)
+    new_is: Mapped[str] = mapped_column(String(1))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=now)
+
+    __table_args__ = (CheckConstraint("new_is IN ('a', 'b')", name="campaign_is_of_a_or_b"),)
 
 
 class AssignmentRow(Base):

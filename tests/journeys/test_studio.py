@@ -19,6 +19,7 @@ from playwright.sync_api import Page, expect
 from studio_server import Server, open_step, upload
 
 from difix3d import jobs
+from difix3d.fixers import DEFAULT_FIXER
 from difix3d.scene import Scene
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -136,7 +137,7 @@ def test_one_frame_is_fixed_with_chosen_photos_and_stays(page: Page, server: Ser
     picture(page, "fix")
     page.reload()
     open_step(page, "Fix")
-    expect(page.locator("#dx-fix-right input")).to_have_value(re.compile("reproject"), timeout=30_000)
+    expect(page.locator("#dx-fix-right input")).to_have_value(re.compile(DEFAULT_FIXER), timeout=30_000)
 
 
 def test_votes_are_blind_stored_undone_and_go_on_after_a_reload(page: Page, server: Server, picture):
@@ -148,7 +149,7 @@ def test_votes_are_blind_stored_undone_and_go_on_after_a_reload(page: Page, serv
     expect(better).to_be_enabled(timeout=30_000)
     shown = page.locator(".dx-stage img, .dx-references img")
     for source in shown.evaluate_all("images => images.map(image => image.src)"):
-        assert "reproject" not in source and "render" not in source and "fixed" not in source
+        assert DEFAULT_FIXER not in source and "render" not in source and "fixed" not in source
     picture(page, "rate")
     first_count = len(votes(server))
     page.wait_for_timeout(400)  # the screen takes no vote that comes sooner than anybody could have looked

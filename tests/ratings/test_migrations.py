@@ -11,6 +11,7 @@ from alembic.migration import MigrationContext
 from rating_votes import vote
 from sqlalchemy import Connection, NullPool, create_engine, inspect, text
 
+from difix3d.ratings.campaigns import entered
 from difix3d.ratings.database import open_engine, writing
 from difix3d.ratings.identity import candidate_key, item_key
 from difix3d.ratings.migrations import upgrade
@@ -88,6 +89,17 @@ def test_a_database_of_version_1_keeps_every_vote(url: str, version_1: dict[int,
         assert store.last_number() == 5 and [each.rating.choice for each in store.ratings()] == ["b"]
     with RatingStore(url) as again:
         assert again.last_number() == 5
+
+
+def test_questions_of_campaigns_keep_their_side(url: str, version_1: dict[int, tuple]) -> None:
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.begin() as connection:
+        upgrade(connection, "0002")
+        connection.execute(text("UPDATE items SET kind = 'campaign_b'"))
+    with RatingStore(url) as store:
+        assert list(entered(store).values()) == ["b"]
+        with store.engine.connect() as connection:
+            assert connection.scalars(text("SELECT DISTINCT kind FROM items")).all() == ["pair"]
 
 
 def test_migrations_make_the_tables_that_the_classes_describe(url: str) -> None:

@@ -10,10 +10,12 @@ decoder's LoRA kept apart (as published) or merged (as written here); both are r
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -206,6 +208,18 @@ def references_of(source: str | Path) -> int:
         return int(about["references"])
     two_views = (index.get("unet") or [""])[0] == "unet_2d_condition"  # the custom class of difix_ref
     return int(two_views or str(index.get("_name_or_path")).endswith("_ref"))
+
+
+@lru_cache(maxsize=32)
+def fingerprint(folder: Path, changed_ns: int) -> str:
+    """sha256 over the names and contents of a folder's weights. changed_ns: of its newest file, so that a folder that
+    was trained into again is read again. Seconds where there are gigabytes."""
+    whole = hashlib.sha256()
+    for path in sorted(folder.rglob("*.safetensors")):
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        whole.update(f"{path.relative_to(folder).as_posix()} {digest}\n".encode())
+    return whole.hexdigest()
 
 
 def _about(folder: Path) -> dict[str, Any]:

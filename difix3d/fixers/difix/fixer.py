@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from difix3d.errors import CheckpointError, FixerError
 from difix3d.events import Event, Progress
 from difix3d.fixers.base import Demands
-from difix3d.fixers.difix.checkpoint import licence_of, references_of
+from difix3d.fixers.difix.checkpoint import fingerprint, licence_of, references_of
 from difix3d.fixers.difix.cost import PUBLISHED_BYTES, teraflop, weights_bytes
 from difix3d.fixers.difix.hub import PINNED_REVISIONS, PUBLISHED, fetch, is_hub_id, on_disk
 from difix3d.hub.files import gigabytes
@@ -112,7 +112,10 @@ class DifixFixer:
 
         dtype, size = fast_dtype(torch.device(self.device())), weights_bytes(folder)
         self.settings |= {"revision": revision, "dtype": str(dtype).removeprefix("torch.")}
-        key = (str(folder.resolve()), _last_change(folder), dtype, self.device())
+        changed_ns = _last_change(folder)
+        if revision is None:  # folders of one name may hold other weights: what raters saw is told by these
+            self.settings["weights"] = fingerprint(folder.resolve(), changed_ns)
+        key = (str(folder.resolve()), changed_ns, dtype, self.device())
         with _ONE_LOADS:
             if (known := _LOADED.get(key)) is not None:
                 return known
