@@ -9,28 +9,27 @@ quarter of the time and changes slowly enough; only the photo's colours are look
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from difix3d.fixers.photometric import Exposure, Floats, agreement, box, flow_to, gaussian, luma, match_exposure
+from difix3d.fixers.photometric import Exposure, Floats, agreement, box, flow_to, gaussian, match_exposure
+from difix3d.fixers.target import Target, at_size_of, grown, nearest, shrunk, smaller, steady_depth
 from difix3d.types import Camera, Frame, Reference, require_shape
 from difix3d.warping import Lookup, bilinear, carry, look_up, sample
 
-_LARGE_PX, _HALVED = 320, 2.0
-"""Frames with a side of so many pixels are judged at half size."""
-_STEADY_RADIUS_PX = 3
-_STEADY_EDGE = 1e-2
-"""Guided filter: brightness varying by less than this variance (10 % of white) is texture, not an edge in depth."""
+_T = TypeVar("_T")
+
 _NEAR_SHIFT_PX = 30.0
 """Flow this long halves belief: what had to be moved so far may be something else."""
 _WRINKLE_RADIUS_PX, _WRINKLE_PX = 4, 1.4
 """Root mean square, over 9x9 pixels, of how far a look-up is from the mean of its surroundings; target pixels."""
-_WORTH_A_LOOK = 50.0
+WORTH_A_LOOK = 50.0
 """Believed pixels below which a photo is not looked at further."""
 _CHANCE, _FITTING = 0.3, 0.5
 """Share of what geometry promises that colours must confirm: photos that fit reach 0.6 and more even on renders of 11
@@ -57,129 +56,36 @@ def align_photos(frame: Frame, references: Sequence[Reference]) -> list[Aligned]
     The frame must have depth. A reference without depth is used, but what is hidden from it is then told by colour
     alone. ShapeError for pictures or depths that have not their camera's size.
     """
-    shape = (frame.camera.height, frame.camera.width)
-    require_shape("frame.rgb", frame.rgb, (*shape, 3))
-    require_shape("frame.depth", frame.depth, shape)
-    target = _Target.of(frame)
-    # numpy and OpenCV let go of the interpreter while they compute: two photos at once on two cores.
+    target = Target.of(frame)
+    photos = side_by_side(lambda one: align_photo(target, one), references)
+    return [photo for photo in photos if photo is not None]
+
+
+def side_by_side(change: Callable[[Reference], _T], references: Sequence[Reference]) -> list[_T]:
+    """`change` of each. numpy and OpenCV let go of the interpreter while they compute: two at once on two cores."""
     with ThreadPoolExecutor(2) as pool:
-        photos = pool.map(lambda one: _align(target, one), references)
-        return [photo for photo in photos if photo is not None]
+        return list(pool.map(change, references))
 
 
-@dataclass(frozen=True)
-class _Target:
-    """What is aligned to, at full size and at the size that it is judged at, whose pixels are `pixel` wide."""
-
-    camera: Camera
-    render: Floats
-    depth: Floats
-    pixel: float
-    small_camera: Camera
-    small_render: Floats
-    small_depth: Floats
-    small_alpha: Floats | None
-
-    @classmethod
-    def of(cls, frame: Frame) -> _Target:
-        render = frame.rgb.astype(np.float32) / np.float32(255.0)
-        camera, alpha, pixel = frame.camera, frame.alpha, _pixel(frame.camera)
-        if pixel == 1:
-            depth = steady_depth(frame.depth, alpha, render)
-            return cls(camera, render, depth, 1.0, camera, render, depth, alpha)
-        small = _smaller(camera, pixel)
-        small_render = _shrunk(render, small)
-        small_alpha = None if alpha is None else _shrunk(alpha, small)
-        depth, small_depth = _steady_depths(frame.depth, render, camera, small_render, small_alpha, small)
-        return cls(camera, render, depth, pixel, small, small_render, small_depth, small_alpha)
-
-
-def _pixel(camera: Camera) -> float:
-    return _HALVED if max(camera.width, camera.height) >= _LARGE_PX else 1.0
-
-
-def _smaller(camera: Camera, pixel: float) -> Camera:
-    return (
-        camera if pixel == 1 else camera.sized(*(max(1, round(side / pixel)) for side in (camera.width, camera.height)))
-    )
-
-
-def _shrunk(picture: NDArray, camera: Camera) -> Floats:
-    """Means, [h, w] or [h, w, C], of the camera's size."""
-    size = (camera.width, camera.height)
-    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=np.float32)
-
-
-def _grown(picture: Floats, camera: Camera) -> Floats:
-    size = (camera.width, camera.height)
-    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR), dtype=np.float32)
-
-
-def steady_depth(depth: Floats, alpha: Floats | None, rgb: Floats, pixel: float = 1.0) -> Floats:
-    """[H, W]: depth without the noise of single splats, edges kept where the picture has them; 0 where there is none.
-
-    Guided filter (He et al. 2013) of inverse depth, which is linear in the pixels of a plane, with the picture's
-    brightness as guide; pixels without depth or with little alpha count little.
-    """
-    guide = luma(rgb)
-    return _applied(depth, guide, *_filter(depth, alpha, guide, pixel))
-
-
-def _steady_depths(
-    depth: Floats, render: Floats, camera: Camera, small_render: Floats, small_alpha: Floats | None, small: Camera
-) -> tuple[Floats, Floats]:
-    """`steady_depth` at full and small size, the filter made once, at small size (fast guided filter, He and Sun
-    2015)."""
-    small_depth = _nearest(depth, small)
-    small_guide = luma(small_render)
-    slope, intercept = _filter(small_depth, small_alpha, small_guide, _HALVED)
-    steady = _applied(depth, luma(render), _grown(slope, camera), _grown(intercept, camera))
-    return steady, _applied(small_depth, small_guide, slope, intercept)
-
-
-def _filter(depth: Floats, alpha: Floats | None, guide: Floats, pixel: float) -> tuple[Floats, Floats]:
-    """(slope, intercept): inverse depth is about slope * guide + intercept."""
-    known = depth > 0
-    weight = np.where(known, 1.0 if alpha is None else alpha, 0.0).astype(np.float32) + np.float32(1e-4)
-    inverse = np.where(known, 1 / np.where(known, depth, 1.0), 0.0).astype(np.float32)
-    radius = max(1, round(_STEADY_RADIUS_PX / pixel))
-    total = box(weight, radius)
-
-    def mean(values: Floats) -> Floats:
-        return box(weight * values, radius) / total
-
-    mean_guide, mean_inverse = mean(guide), mean(inverse)
-    covariance = mean(guide * inverse) - mean_guide * mean_inverse
-    variance = np.maximum(mean(guide * guide) - mean_guide * mean_guide, np.float32(0.0))
-    slope = (covariance / (variance + _STEADY_EDGE)).astype(np.float32)
-    return mean(slope), mean(mean_inverse - slope * mean_guide)
-
-
-def _applied(depth: Floats, guide: Floats, slope: Floats, intercept: Floats) -> Floats:
-    smooth = slope * guide + intercept
-    found = (depth > 0) & (smooth > 1e-6)
-    return np.where(found, 1 / np.where(found, smooth, 1.0), depth).astype(np.float32)
-
-
-def _align(target: _Target, reference: Reference) -> Aligned | None:
+def align_photo(target: Target, reference: Reference) -> Aligned | None:
     """The reference in the frame's camera; None where next to nothing of it can be believed."""
     require_shape("reference.rgb", reference.rgb, (reference.camera.height, reference.camera.width, 3))
-    camera, rgb, depth = _at_size_of(target.camera, reference)
+    camera, rgb, depth = at_size_of(target.camera, reference)
     pixel, render = target.pixel, target.small_render
-    small = _smaller(camera, pixel)
-    small_rgb = rgb if pixel == 1 else _shrunk(rgb, small).astype(np.uint8)
+    small = smaller(camera, pixel)
+    small_rgb = rgb if pixel == 1 else shrunk(rgb, small).astype(np.uint8)
     if depth is not None:
-        depth = depth if pixel == 1 else _nearest(depth, small)
+        depth = depth if pixel == 1 else nearest(depth, small)
         depth = steady_depth(depth, None, small_rgb.astype(np.float32) / np.float32(255.0), pixel)
     lookup = look_up(small, target.small_camera, target.small_depth, depth, target.small_alpha, pixel=pixel)
-    if lookup.confidence.sum() * pixel**2 < _WORTH_A_LOOK:
+    if lookup.confidence.sum() * pixel**2 < WORTH_A_LOOK:
         return None
     photo = sample(small_rgb, lookup)
     exposure = match_exposure(photo, render, lookup.confidence)
     # The search sees the render itself where the photo knows nothing, so that it finds no motion there.
     inside = (gaussian(lookup.valid.astype(np.float32), 1.5 / pixel) * lookup.valid)[..., None]
     flow = flow_to(render, exposure.apply(photo) * inside + render * (1 - inside), pixel)
-    lookup = _moved(lookup, flow, pixel)
+    lookup = moved(lookup, flow, pixel)
     # Outside the photo's reach the render: a feather that runs over the edge must find nothing else there.
     photo = np.where(lookup.valid[..., None], exposure.apply(sample(small_rgb, lookup)), render)
     agreed = lookup.confidence * agreement(photo, render, pixel)
@@ -187,11 +93,12 @@ def _align(target: _Target, reference: Reference) -> Aligned | None:
     agreed *= np.float32(np.clip((share - _CHANCE) / (_FITTING - _CHANCE), 0.0, 1.0))
     if pixel == 1:
         return Aligned(photo, lookup.confidence, agreed)
-    return _at_full_size(target, camera, rgb, exposure, flow, lookup, agreed)
+    return at_full_size(target, target.depth, camera, rgb, exposure, flow, lookup, agreed)
 
 
-def _at_full_size(
-    target: _Target,
+def at_full_size(
+    target: Target,
+    depth: Floats,
     camera: Camera,
     rgb: NDArray[np.uint8],
     exposure: Exposure,
@@ -199,38 +106,18 @@ def _at_full_size(
     lookup: Lookup,
     agreed: Floats,
 ) -> Aligned:
-    """What was found at small size, with the photo's colours at full size."""
-    p_r, carried = carry(camera, target.camera, target.depth)
-    p_r, carried = _flowed(p_r, carried, _grown(flow, target.camera) * np.float32(target.pixel))
-    valid = carried & (_grown(lookup.valid.astype(np.float32), target.camera) > 0.999)
+    """What was found at small size, with the photo's colours at full size. depth: [H, W] that it was carried by."""
+    p_r, carried = carry(camera, target.camera, depth)
+    p_r, carried = _flowed(p_r, carried, grown(flow, target.camera) * np.float32(target.pixel))
+    valid = carried & (grown(lookup.valid.astype(np.float32), target.camera) > 0.999)
     density = cv2.resize(lookup.density, valid.shape[::-1], interpolation=cv2.INTER_NEAREST)
     colours = sample(rgb, Lookup(p_r, valid, agreed, np.asarray(density, dtype=np.float32)))
     photo = np.where(valid[..., None], exposure.apply(colours), target.render)
-    geometry, confidence = (_grown(one, target.camera) * valid for one in (lookup.confidence, agreed))
+    geometry, confidence = (grown(one, target.camera) * valid for one in (lookup.confidence, agreed))
     return Aligned(photo, geometry, confidence)
 
 
-def _nearest(depth: Floats, camera: Camera) -> Floats:
-    """Depth at the camera's size; never a mean, which would float between two surfaces."""
-    size = (camera.width, camera.height)
-    return np.asarray(cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST), dtype=np.float32)
-
-
-def _at_size_of(target: Camera, reference: Reference) -> tuple[Camera, NDArray[np.uint8], Floats | None]:
-    """The reference no more than 1.5 times as fine as the target, so that large photos cost no more than they give."""
-    camera, depth = reference.camera, reference.depth
-    scale = 1.5 * max(target.width, target.height) / max(camera.width, camera.height)
-    if scale >= 1:
-        return camera, reference.rgb, depth
-    small = camera.resized(round(scale * max(camera.width, camera.height)))
-    size = (small.width, small.height)
-    rgb = np.asarray(cv2.resize(reference.rgb, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-    if depth is not None:
-        depth = _nearest(depth, small)
-    return small, rgb, depth
-
-
-def _moved(lookup: Lookup, flow: Floats, pixel: float) -> Lookup:
+def moved(lookup: Lookup, flow: Floats, pixel: float) -> Lookup:
     """The look-up displaced by flow: one sampling of the photo for both, so that it is softened only once."""
     p_r, valid = _flowed(lookup.p_r, lookup.valid, flow)
     doubt = np.exp2(-np.square(flow).sum(axis=-1) * np.float32((pixel / _NEAR_SHIFT_PX) ** 2))

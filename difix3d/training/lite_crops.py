@@ -1,6 +1,6 @@
 """Crops for training the fixer `lite`, cut from pairs that were prepared once and lie on disk as bytes.
 
-A prepared pair is one file NAME.npy, uint8 [H, W, 3 + 5 + 5 N]: the true photo, then the planes of the frame and of N
+A prepared pair is one file NAME.npy, uint8 [H, W, 3 + 5 + 10 N]: the true photo, then the planes of the frame and of N
 photos (difix3d.fixers.lite.planes). Files are mapped, not read: a crop costs the rows it covers.
 """
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from difix3d.errors import CaptureError, ShapeError
-from difix3d.fixers.lite.planes import FRAME_CHANNELS, PHOTO_CHANNELS
+from difix3d.fixers.lite.planes import CARRIED_CHANNELS, FRAME_CHANNELS, PHOTO_CHANNELS
 
 _TARGET, _FRAME, _PHOTO = 3, len(FRAME_CHANNELS), len(PHOTO_CHANNELS)
 SHARE_OF_COUNTS = (0.06, 0.16, 0.25, 0.2, 0.33)
@@ -27,7 +27,7 @@ _CONTRAST, _TINT, _PHOTO_EXPOSURE = 0.15, 0.05, 0.03
 
 @dataclass(frozen=True)
 class Batch:
-    """frame [B, 5, S, S], photos [B, N, 5, S, S], present [B, N], target [B, 3, S, S]; float32 in [0, 1]."""
+    """frame [B, 5, S, S], photos [B, N, 10, S, S], present [B, N], target [B, 3, S, S]; float32 in [0, 1]."""
 
     frame: Tensor
     photos: Tensor
@@ -36,7 +36,7 @@ class Batch:
 
 
 def write_pair(path: Path, target: NDArray[np.uint8], frame: NDArray[np.uint8], photos: NDArray[np.uint8]) -> None:
-    """Keep a pair for `Crops`. target: [H, W, 3]; frame: [H, W, 5], photos: [N, H, W, 5] as `planes_of` gives them."""
+    """Keep a pair for `Crops`. target: [H, W, 3]; frame: [H, W, 5], photos: [N, H, W, 10] as `planes_of` gives them."""
     if target.shape[:2] != frame.shape[:2]:
         raise ShapeError(f"{path.name}: the photo is {list(target.shape)}, the frame {list(frame.shape)}")
     np.save(path, np.concatenate([target, frame, *photos], axis=-1))
@@ -104,9 +104,10 @@ def _expose(planes: NDArray[np.float32], photos: int, rng: np.random.Generator) 
     gain = np.exp(rng.normal(0, _CONTRAST) + rng.normal(0, _TINT, 3)).astype(np.float32)
     colours = [slice(0, 3), slice(3, 6)]
     for photo in range(photos):
-        start = _TARGET + _FRAME + photo * _PHOTO
-        colours.append(slice(start, start + 3))
-        planes[..., colours[-1]] *= np.exp(rng.normal(0, _PHOTO_EXPOSURE, 3)).astype(np.float32)
+        own = np.exp(rng.normal(0, _PHOTO_EXPOSURE, 3)).astype(np.float32)
+        for start in (_TARGET + _FRAME + photo * _PHOTO, _TARGET + _FRAME + photo * _PHOTO + len(CARRIED_CHANNELS)):
+            colours.append(slice(start, start + 3))
+            planes[..., colours[-1]] *= own
     for where in colours:
         planes[..., where] = np.minimum(planes[..., where] * gain, 1.0)
 

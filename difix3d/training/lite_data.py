@@ -33,7 +33,7 @@ _ALL_SHOWN = 0.5
 """Of the samples: with every photo, as it is used. The others keep it at home with fewer."""
 
 Planes = tuple[NDArray[np.uint8], NDArray[np.uint8]]
-"""As planes_of gives them: frame [H, W, 5], photos [N, H, W, 5]."""
+"""As planes_of gives them: frame [H, W, 5], photos [N, H, W, 10]."""
 
 
 @dataclass(frozen=True)

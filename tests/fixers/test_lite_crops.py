@@ -20,10 +20,10 @@ def files(tmp_path: Path) -> list[Path]:
     for name, (height, width), count in (("a", (60, 80), 2), ("b", (20, 90), 0)):
         rgb = rng.integers(0, 200, (height, width, 3), np.uint8)
         frame = np.dstack([rgb, np.full((height, width, 2), 255, np.uint8)])
-        photo = np.dstack([rgb, np.full((height, width, 2), 255, np.uint8)])
+        photo = np.dstack([frame, frame])  # carried exactly, and loosely
         found.append(tmp_path / f"{name}.npy")
         write_pair(
-            found[-1], rgb, frame, np.stack([photo] * count) if count else np.empty((0, height, width, 5), np.uint8)
+            found[-1], rgb, frame, np.stack([photo] * count) if count else np.empty((0, height, width, 10), np.uint8)
         )
     return found
 
@@ -36,10 +36,11 @@ def batches(files: list[Path], seed: int = 0, count: int = 12) -> list[Batch]:
 def test_all_planes_are_cut_and_turned_alike(files: list[Path]) -> None:
     differences = []
     for batch in batches(files):
-        assert batch.frame.shape == (4, 5, 32, 32) and batch.photos.shape == (4, 4, 5, 32, 32)
+        assert batch.frame.shape == (4, 5, 32, 32) and batch.photos.shape == (4, 4, 10, 32, 32)
         torch.testing.assert_close(batch.frame[:, :3], batch.target)
         shown = batch.present[:, 0] > 0
         differences.append((batch.photos[:, 0, :3] - batch.target)[shown].flatten())
+        torch.testing.assert_close(batch.photos[:, :, :3], batch.photos[:, :, 5:8])
     # The same picture but for a little exposure of each photo's own.
     assert 0 < torch.cat(differences).abs().mean() < 0.05
 

@@ -25,7 +25,7 @@ def network() -> LiteNetwork:
 def planes(count: int, batch: int = 1, side: int = SIDE) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(count)
     frame = torch.rand(batch, 5, side, side, generator=generator)
-    photos = torch.rand(batch, count, 5, side, side, generator=generator)
+    photos = torch.rand(batch, count, 10, side, side, generator=generator)
     return frame, photos, torch.ones(batch, count)
 
 
@@ -56,7 +56,7 @@ def test_filler_is_no_photo(network: LiteNetwork) -> None:
 @torch.no_grad()
 def test_untrained_it_shows_the_photo_that_is_believed_and_else_the_render() -> None:
     frame, photos, present = planes(2, side=64)
-    photos[:, :, 4] = 0.0
+    photos[:, :, [4, 9]] = 0.0
     photos[:, 1, 4, :, :32] = 1.0  # the second photo is believed on the left
     fixed, _ = LiteNetwork()(frame, photos, present)
     left, right = slice(4, 16), slice(48, 60)
@@ -64,8 +64,22 @@ def test_untrained_it_shows_the_photo_that_is_believed_and_else_the_render() -> 
     assert (fixed - frame[:, :3])[..., right].abs().max() < 0.02
 
 
+@torch.no_grad()
+def test_untrained_it_shows_patches_only_where_no_photo_is_believed() -> None:
+    frame, photos, present = planes(2, side=96)
+    photos[:, :, [4, 9]] = 0.0
+    photos[:, 0, 4, :, :32] = 1.0  # the first photo on the left
+    photos[:, :, 9, :, :64] = torch.tensor([0.5, 0.9])[:, None, None]  # patches of both on the left and in the middle
+    fixed, _ = LiteNetwork()(frame, photos, present)
+    left, middle, right = slice(4, 20), slice(44, 52), slice(76, 92)
+    assert (fixed - photos[:, 0, :3])[..., left].abs().max() < 0.1
+    assert (fixed - photos[:, 1, 5:8])[..., middle].abs().max() < 0.1  # the more believed one alone
+    assert (fixed - frame[:, :3])[..., right].abs().max() < 0.02
+
+
 def test_the_prior_is_a_share_for_each() -> None:
-    confidence = torch.from_numpy(np.random.default_rng(0).random((2, 3, 40, 48), np.float32))
-    weights = prior_logits(confidence, torch.ones(2, 3)).exp()
-    assert weights.shape == (2, 4, 20, 24)
+    rng = np.random.default_rng(0)
+    confidence, patches = (torch.from_numpy(rng.random(size, np.float32)) for size in ((2, 3, 40, 48), (2, 1, 20, 24)))
+    weights = prior_logits(confidence, patches, torch.ones(2, 3)).exp()
+    assert weights.shape == (2, 5, 20, 24)
     torch.testing.assert_close(weights.sum(1), torch.full((2, 20, 24), 1.0), atol=0.02, rtol=0)

@@ -23,6 +23,7 @@ def crops(tmp_path: Path) -> Crops:
     target = np.random.default_rng(0).integers(0, 255, (12, 16, 3), np.uint8).repeat(4, 0).repeat(4, 1)
     frame = np.full((*target.shape[:2], 5), 128, np.uint8)
     photo = np.dstack([target, np.full(target.shape[:2], 255, np.uint8), np.zeros(target.shape[:2], np.uint8)])
+    photo = np.dstack([photo, np.zeros_like(photo)])  # and nothing in patches
     write_pair(tmp_path / "pair.npy", target, frame, photo[None])
     return Crops([tmp_path / "pair.npy"], SETTINGS.size_px, SETTINGS.batch)
 

@@ -61,7 +61,7 @@ class LiteFixer(Weightless):
         return self._run(*planes_of(frame, references[: self.max_references]))
 
     def carry(self, frame: Frame, reference: Reference) -> Bytes:
-        """See fixers.stepwise.Stepwise. [0 or 1, H, W, 5]: none where the photo shows nothing of the frame."""
+        """See fixers.stepwise.Stepwise. [0 or 1, H, W, 10]: none where the photo shows nothing of the frame."""
         return planes_of(frame, [reference])[1]
 
     def finish(self, frame: Frame, carried: Sequence[Bytes]) -> Fixed:

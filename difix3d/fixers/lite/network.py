@@ -1,12 +1,15 @@
 """The network of the fixer `lite`: how much of each photo to show at each pixel, and what to add.
 
-It starts from the blend that confidence alone would make (that of the fixer `reproject`) and learns what to change:
+It starts from the blend that confidence alone would make (that of the fixer `reproject`, over what was carried in large
+patches, over the render) and learns what to change:
 
-    half size:  frame, the render's prior -> f
+    half size:  patches = the photos as carried in patches, at each pixel next to the most believed alone
+                frame, the render's prior -> f
                 each photo -> the same encoder -> e_i -> their mean by prior, and most, over the photos
+                patches -> e_p
                 all of these -> U-Net -> D
-                logit_i = log(prior_i) + head(D, e_i)             one for each photo, and one for the render
-    full size:  blend   = sum of softmax(logit)_i photo_i         photo_0: the render
+                logit_i = log(prior_i) + head(D, e_i)             one for each photo, for the patches and for the render
+    full size:  blend   = sum of softmax(logit)_i photo_i         photo_0: the render; the last one: the patches
                 fixed   = render + sqrt(trust(D)) (blend + residual(D, blend, render) - render)
 
 trust is trained to be the chance that the fix is nearer to the truth. An even mix of both would show both, blurred: its
@@ -27,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from difix3d.fixers.lite.planes import FRAME_CHANNELS, PHOTO_CHANNELS
+from difix3d.fixers.lite.planes import CARRIED_CHANNELS, FRAME_CHANNELS
 
 MULTIPLE = 16
 """Sides must be multiples of this: the U-Net halves the picture four times."""
@@ -43,12 +46,14 @@ _SUREST = 7.0
 # The prior: see the fixer `reproject`, which says why.
 _PREFERENCE, _BELIEVED, _RENDER_SHARE = 4, 1.5, 1e-4
 _FEATHER = 1.5  # pixels of half size; shares are feathered by being halved and doubled
+_ALONE = 12
+"""Power of the confidences of patches. They lie pixels apart: a mean of two would be neither."""
 _FLOOR = 2e-3
 """The least prior: a photo that nobody believes can still be brought in, by a logit of 6."""
 
 
 class LiteNetwork(nn.Module):
-    """frame [B, 5, H, W], photos [B, N, 5, H, W] and present [B, N] (1: a photo, 0: filler), all in [0, 1], N from 0.
+    """frame [B, 5, H, W], photos [B, N, 10, H, W] and present [B, N] (1: a photo, 0: filler), all in [0, 1], N from 0.
 
     Gives (fixed [B, 3, H, W], not clamped; trust [B, 1, H, W] in (0, 1)). H and W are multiples of MULTIPLE.
     """
@@ -57,16 +62,18 @@ class LiteNetwork(nn.Module):
         super().__init__()
         first = _WIDTHS[0]
         self.frame_in = _conv(4 * len(FRAME_CHANNELS) + 1, first)
-        self.render_in, self.photo_in = _conv(4 * 3, _PHOTO_WIDTH), _conv(4 * len(PHOTO_CHANNELS), _PHOTO_WIDTH)
+        self.render_in, self.photo_in = _conv(4 * 3, _PHOTO_WIDTH), _conv(4 * len(CARRIED_CHANNELS), _PHOTO_WIDTH)
         self.photo_mix = _conv(_PHOTO_WIDTH, _PHOTO_WIDTH, 1)
-        self.join = _conv(first + 2 * _PHOTO_WIDTH, first, 1)
+        self.patches_in, self.patches_mix = _conv(4 * 3 + 2, _PHOTO_WIDTH), _conv(_PHOTO_WIDTH, _PHOTO_WIDTH, 1)
+        self.join = _conv(first + 3 * _PHOTO_WIDTH, first, 1)
         self.down = nn.ModuleList(_Level(width) for width in _WIDTHS)
         self.narrow = nn.ModuleList(_conv(a, b, stride=2) for a, b in itertools.pairwise(_WIDTHS))
         self.middle = nn.Sequential(_Level(_WIDTHS[-1]), _Level(_WIDTHS[-1]))
         self.widen = nn.ModuleList(_conv(b, a) for a, b in itertools.pairwise(_WIDTHS))
         self.up = nn.ModuleList(_Level(width) for width in _WIDTHS[:-1])
         self.beside, self.compared = _conv(first, _PHOTO_WIDTH, 1), _conv(_PHOTO_WIDTH, _PHOTO_WIDTH, 1)
-        self.photo_head = _zero(_conv(_PHOTO_WIDTH, 1))
+        self.patches_compared = _conv(_PHOTO_WIDTH, _PHOTO_WIDTH, 1)
+        self.photo_head, self.patches_head = (_zero(_conv(_PHOTO_WIDTH, 1)) for _ in range(2))
         self.frame_head = nn.Sequential(_conv(first, first, 1), _Activation(), _zero(_conv(first, 2)))  # logit, trust
         self.detail = _shuffled(_conv(first, 4 * _FULL_WIDTH, 1))
         self.shown = _conv(6, _FULL_WIDTH)
@@ -74,30 +81,34 @@ class LiteNetwork(nn.Module):
 
     def forward(self, frame: Tensor, photos: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         render = frame[:, :3]
-        colours = [photos[:, index, :3] for index in range(photos.shape[1])]
+        exact, loose = photos.chunk(2, dim=2)
         half = _channels_last(F.pixel_unshuffle(frame, 2))
         with torch.autocast(frame.device.type, enabled=False):  # shares are compared over four decades
-            prior = prior_logits(photos[:, :, -1], present)
+            patches, believed = _patches(loose, present, render)
+            prior = prior_logits(exact[:, :, -1], believed[:, 1:], present)
             shares = torch.softmax(prior, dim=1)
         x = self.frame_in(_channels_last(torch.cat([half, shares[:, :1]], dim=1)))
         rendered = self.render_in(half[:, : 4 * 3])
         # Never negative, so that filler, which is 0, changes neither the mean nor the most.
         encoded = [
             F.relu_(self.photo_mix(_active(self.photo_in(_channels_last(F.pixel_unshuffle(photo, 2))) + rendered)))
-            for photo in photos.unbind(1)
+            for photo in exact.unbind(1)
         ]
         mean = most = x.new_zeros((len(x), _PHOTO_WIDTH, *x.shape[2:])).to(memory_format=torch.channels_last)
         for index, one in enumerate(encoded):
             mean = torch.addcmul(mean, one, shares[:, 1 + index, None].to(one.dtype))
             most = torch.maximum(most, one * present[:, index, None, None, None].to(one.dtype))
-        x = _active(self._unet(self.join(torch.cat([_active(x), mean, most], dim=1))))
+        patched = _channels_last(torch.cat([F.pixel_unshuffle(patches, 2), believed], dim=1))
+        patched = F.relu_(self.patches_mix(_active(self.patches_in(patched) + rendered)))
+        x = _active(self._unet(self.join(torch.cat([_active(x), mean, most, patched], dim=1))))
 
         own_logit, trust = self.frame_head(x).float().chunk(2, dim=1)
         beside = self.beside(x)
         change = [own_logit, *(self.photo_head(_active(beside + self.compared(one))).float() for one in encoded)]
+        change.append(self.patches_head(_active(beside + self.patches_compared(patched))).float())
         logits = _doubled(torch.cat([prior + torch.cat(change, dim=1), trust], dim=1))
         logits, trust = logits[:, :-1], logits[:, -1:]
-        blend = _blend(logits, render, colours)
+        blend = _blend(logits, [render, *(photo[:, :3] for photo in exact.unbind(1)), patches])
         with torch.autocast(frame.device.type, enabled=False):  # what is added is seen at once, to the last bit
             shown = self.shown(_channels_last(torch.cat([blend, render], dim=1)))
             residual = self.residual(_active(shown + F.pixel_shuffle(self.detail(x.float()), 2)))
@@ -116,29 +127,55 @@ class LiteNetwork(nn.Module):
         return x
 
 
-def prior_logits(confidence: Tensor, present: Tensor) -> Tensor:
-    """[B, 1 + N, H / 2, W / 2], of the render and each photo, from confidence [B, N, H, W] and present [B, N]: log of
-    the weights that `reproject` blends with; for filler, next to minus infinity."""
-    batch, count, height, width = confidence.shape
+def _patches(loose: Tensor, present: Tensor, render: Tensor) -> tuple[Tensor, Tensor]:
+    """(colours [B, 3, H, W]; geometry and confidence [B, 2, H / 2, W / 2]) of photos as carried in patches [B, N, 5, H,
+    W], next to the most believed alone; without photos the render, believed nowhere."""
+    batch, count, _, height, width = loose.shape
     if not count:
-        return confidence.new_zeros((batch, 1, height // 2, width // 2))
+        return render, render.new_zeros((batch, 2, height // 2, width // 2))
+    known = F.avg_pool2d(loose[:, :, 3:].flatten(1, 2), 2).unflatten(1, (count, 2)) * present[:, :, None, None, None]
+    smooth = _gaussian(known[:, :, 1].flatten(0, 1)[:, None], _FEATHER).unflatten(0, (batch, count))[:, :, 0]
+    powers = (smooth + 1e-2 * present[:, :, None, None]) ** _ALONE  # 1e-24 at least: the sum is above 0
+    shares = powers / powers.sum(1, keepdim=True).clamp(min=1e-30)
+    return _mean(_doubled(shares), list(loose[:, :, :3].unbind(1))), (shares[:, :, None] * known).sum(1)
+
+
+def prior_logits(confidence: Tensor, patches: Tensor, present: Tensor) -> Tensor:
+    """[B, 1 + N + 1, H / 2, W / 2], of the render, each photo and the patches, from confidence [B, N, H, W], that of
+    the patches [B, 1, H / 2, W / 2] and present [B, N]: log of the weights that `reproject` blends with, the patches
+    over what it leaves to the render; for filler, next to minus infinity."""
+    batch, count, height, width = confidence.shape
+    left = patches.new_ones((batch, 1, height // 2, width // 2))
+    weights = left[:, :0]
     there = present[:, :, None, None]
-    confidence = F.avg_pool2d(confidence, 2) * there
-    shares = confidence**_PREFERENCE
-    cover = (confidence.amax(1, keepdim=True) * _BELIEVED).clamp(max=1.0)
-    cover = _gaussian(-F.max_pool2d(-cover, 3, stride=1, padding=1), _FEATHER)
-    weights = cover * shares / (shares.sum(1, keepdim=True) + _RENDER_SHARE)
-    weights = torch.cat([1 - weights.sum(1, keepdim=True), weights], dim=1)
-    logits = torch.log(weights.clamp(min=0.0) + _FLOOR)
-    return torch.cat([logits[:, :1], logits[:, 1:] - 1e4 * (1 - there)], dim=1)
+    if count:
+        confidence = F.avg_pool2d(confidence, 2) * there
+        shares = confidence**_PREFERENCE
+        weights = _feathered(confidence.amax(1, keepdim=True)) * shares / (shares.sum(1, keepdim=True) + _RENDER_SHARE)
+        left = 1 - weights.sum(1, keepdim=True)
+    over = left * _feathered(patches)
+    logits = torch.log(torch.cat([left - over, weights, over], dim=1).clamp(min=0.0) + _FLOOR)
+    missing = torch.cat([1 - there, 1 - present.amax(1)[:, None, None, None] if count else left[:, :, :1, :1]], dim=1)
+    return torch.cat([logits[:, :1], logits[:, 1:] - 1e4 * missing], dim=1)
 
 
-def _blend(logits: Tensor, render: Tensor, colours: list[Tensor]) -> Tensor:
-    first, *others = torch.softmax(logits, dim=1).split(1, dim=1)
-    blend = first * render
-    for weight, colour in zip(others, colours):
-        blend = torch.addcmul(blend, weight, colour)
-    return blend
+def _feathered(confidence: Tensor) -> Tensor:
+    """[B, 1, H, W]: how far what is believed so covers what is below it, borders feathered inwards."""
+    cover = (confidence * _BELIEVED).clamp(max=1.0)
+    return _gaussian(-F.max_pool2d(-cover, 3, stride=1, padding=1), _FEATHER)
+
+
+def _blend(logits: Tensor, colours: list[Tensor]) -> Tensor:
+    return _mean(torch.softmax(logits, dim=1), colours)
+
+
+def _mean(shares: Tensor, colours: list[Tensor]) -> Tensor:
+    """[B, 3, H, W] from shares [B, N, H, W] and N colours."""
+    first, *others = shares.split(1, dim=1)
+    mean = first * colours[0]
+    for weight, colour in zip(others, colours[1:]):
+        mean = torch.addcmul(mean, weight, colour)
+    return mean
 
 
 def _gaussian(x: Tensor, sigma_px: float) -> Tensor:

@@ -1,4 +1,5 @@
-"""What the network looks at, as bytes: one picture of the frame and one of each photo carried to it.
+"""What the network looks at, as bytes: one picture of the frame and two of each photo carried to it, as exactly as the
+depth allows (alignment.py) and in large patches (loose.py).
 
 Bytes, and not floats, because training keeps thousands of these on disk and a 4,000-pixel frame has to fit into
 memory; the network sees the same rounding in both.
@@ -11,14 +12,17 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from difix3d.fixers.alignment import align_photos
+from difix3d.fixers.alignment import align_photo, side_by_side
+from difix3d.fixers.loose import PATCH_PX, carry_loosely, patch_depth
 from difix3d.fixers.sound import sound_frame, sound_photos
+from difix3d.fixers.target import Target
 from difix3d.types import Frame, Reference
 
 FRAME_CHANNELS = ("red", "green", "blue", "alpha", "nearness")
 """nearness: the depth of the nearest surface over the depth here; 0 where nothing was hit."""
-PHOTO_CHANNELS = ("red", "green", "blue", "geometry", "confidence")
-"""As in alignment.Aligned."""
+CARRIED_CHANNELS = ("red", "green", "blue", "geometry", "confidence")
+"""As in alignment.Aligned; the render, believed nowhere, where nothing of the photo could be carried so."""
+PHOTO_CHANNELS = (*CARRIED_CHANNELS, *(f"loose {name}" for name in CARRIED_CHANNELS))
 
 _NEAREST_QUANTILE = 0.02
 
@@ -26,7 +30,7 @@ Bytes = NDArray[np.uint8]
 
 
 def planes_of(frame: Frame, references: Sequence[Reference]) -> tuple[Bytes, Bytes]:
-    """(frame [H, W, 5], photos [N, H, W, 5]) in the order of FRAME_CHANNELS and PHOTO_CHANNELS.
+    """(frame [H, W, 5], photos [N, H, W, 10]) in the order of FRAME_CHANNELS and PHOTO_CHANNELS.
 
     N may be less than len(references): photos that show nothing of the frame are left out, all of them where the
     frame has no depth. Depth or alpha that is not a number counts as none. ShapeError for maps of other sizes.
@@ -35,17 +39,35 @@ def planes_of(frame: Frame, references: Sequence[Reference]) -> tuple[Bytes, Byt
     shape = frame.depth.shape
     hit = frame.depth > 0
     nearness = np.zeros(shape, np.float32)
-    aligned = []
+    photos: list[Bytes] = []
     if hit.any():
         nearest = np.quantile(frame.depth[hit], _NEAREST_QUANTILE)
         nearness[hit] = np.minimum(nearest / frame.depth[hit], 1.0)
-        aligned = align_photos(frame, sound_photos(references))
+        photos = _carried(frame, sound_photos(references))
     own = np.dstack([frame.rgb, _bytes(frame.alpha), _bytes(nearness)])
-    photos = np.empty((len(aligned), *shape, len(PHOTO_CHANNELS)), np.uint8)
-    for planes, photo in zip(photos, aligned):
-        planes[..., :3] = _bytes(photo.rgb)
-        planes[..., 3], planes[..., 4] = _bytes(photo.geometry), _bytes(photo.confidence)
-    return own, photos
+    return own, np.stack(photos) if photos else np.empty((0, *shape, len(PHOTO_CHANNELS)), np.uint8)
+
+
+def _carried(frame: Frame, references: Sequence[Reference]) -> list[Bytes]:
+    target = Target.of(frame)
+    patches = patch_depth(target.small_depth, round(PATCH_PX / target.pixel))
+    half = len(CARRIED_CHANNELS)
+
+    def both(reference: Reference) -> Bytes | None:
+        exact = align_photo(target, reference)
+        loose = None if patches is None else carry_loosely(target, patches, reference)
+        if exact is None and loose is None:
+            return None
+        planes = np.zeros((*frame.depth.shape, 2 * half), np.uint8)
+        for start, photo in ((0, exact), (half, loose)):
+            planes[..., start : start + 3] = frame.rgb
+            if photo is not None:
+                planes[..., start : start + 3] = _bytes(photo.rgb)
+                planes[..., start + 3] = _bytes(photo.geometry)
+                planes[..., start + 4] = _bytes(photo.confidence)
+        return planes
+
+    return [planes for planes in side_by_side(both, references) if planes is not None]
 
 
 def _bytes(values: NDArray[np.float32]) -> Bytes:

@@ -1,0 +1,72 @@
+"""Carry photos into a frame by a depth without any detail: what is left to show where the render's geometry is broken.
+
+There the depth that `alignment` goes by is torn, and a photo carried by it is too. The middle of it over patches leads
+a whole patch of the photo to about the right place, in one piece: leaves, grass or a road, some pixels off. Whether
+that is more like the truth than the render is only asked of colours without detail.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from difix3d.fixers.alignment import WORTH_A_LOOK, Aligned, at_full_size, moved
+from difix3d.fixers.photometric import Floats, flow_to, gaussian, match_exposure
+from difix3d.fixers.target import Target, at_size_of, grown, shrunk, smaller
+from difix3d.types import Reference
+from difix3d.warping import look_up, sample
+
+PATCH_PX = 16
+"""Of the frame's full size."""
+_PATCHES_DEEP = 5  # the middle again, of so many patches a side
+_PLAIN_PX, _SAME_COLOUR = 6.0, 0.12
+"""Colours are compared after a blur of so many pixels; root mean square difference where belief is exp(-1/2)."""
+_UNSEEN = 0.5
+"""Belief where the frame shows nothing that a photo could disagree with."""
+
+
+def patch_depth(depth: Floats, patch_px: int) -> Floats | None:
+    """[H, W]: the middle of `depth` over patches, then over those about each, smooth between them. None where there
+    is no depth at all."""
+    height, width = depth.shape
+    rows, columns = max(2, round(height / patch_px)), max(2, round(width / patch_px))
+    # Sixteen samples of each patch are as good as all, and a reshape.
+    four = cv2.resize(depth, (4 * columns, 4 * rows), interpolation=cv2.INTER_NEAREST)
+    samples = four.reshape(rows, 4, columns, 4).transpose(0, 2, 1, 3).reshape(rows, columns, 16)
+    with np.errstate(divide="ignore"):
+        inverse = np.where(samples > 0, 1 / samples, np.nan)
+    known = ~np.isnan(inverse).all(axis=-1)
+    if not known.any():
+        return None
+    middles = np.full((rows, columns), np.nanmedian(inverse), np.float32)
+    middles[known] = np.nanmedian(inverse[known], axis=-1)
+    deep = _PATCHES_DEEP if min(rows, columns) > _PATCHES_DEEP else 3
+    middles = gaussian(np.asarray(cv2.medianBlur(middles, deep), dtype=np.float32), 0.8)
+    smooth = cv2.resize(middles, (width, height), interpolation=cv2.INTER_LINEAR)
+    return (1 / smooth).astype(np.float32)
+
+
+def carry_loosely(target: Target, depth: Floats, reference: Reference) -> Aligned | None:
+    """The reference in the frame's camera by `depth` [h, w], that of `patch_depth` at the target's small size. Its
+    geometry and confidence know nothing of what hides what. None where next to nothing of it can be
+    believed."""
+    camera, rgb, _ = at_size_of(target.camera, reference)
+    pixel, render = target.pixel, target.small_render
+    small = smaller(camera, pixel)
+    small_rgb = rgb if pixel == 1 else shrunk(rgb, small).astype(np.uint8)
+    lookup = look_up(small, target.small_camera, depth, pixel=pixel)
+    if lookup.confidence.sum() * pixel**2 < WORTH_A_LOOK:
+        return None
+    exposure = match_exposure(sample(small_rgb, lookup), render, lookup.confidence)
+    photo = exposure.apply(sample(small_rgb, lookup))
+    flow = flow_to(render, np.where(lookup.valid[..., None], photo, render), pixel)
+    lookup = moved(lookup, flow, pixel)
+    photo = np.where(lookup.valid[..., None], exposure.apply(sample(small_rgb, lookup)), render)
+    error2 = np.square(gaussian(photo - render, _PLAIN_PX / pixel)).mean(axis=-1)
+    alpha = np.float32(1.0) if target.small_alpha is None else target.small_alpha
+    agreed = alpha * np.exp(-0.5 * error2 / _SAME_COLOUR**2) + (1 - alpha) * np.float32(_UNSEEN)
+    confidence = (lookup.confidence * agreed).astype(np.float32)
+    if pixel == 1:
+        return Aligned(photo, lookup.confidence, confidence)
+    full = 1 / grown(1 / depth, target.camera)
+    return at_full_size(target, full, camera, rgb, exposure, flow, lookup, confidence)
