@@ -10,8 +10,8 @@ from difix3d.errors import FixerError
 from difix3d.fixers.base import Fixer
 
 FIXERS: dict[str, str] = {
-    "reproject": "difix3d.fixers.reproject:ReprojectFixer",
     "lite": "difix3d.fixers.lite.fixer:LiteFixer",
+    "reproject": "difix3d.fixers.reproject:ReprojectFixer",
     "difix": "difix3d.fixers.difix.fixer:DifixFixer",
     "difix-guided": "difix3d.fixers.difix.guided:GuidedDifixFixer",
 }

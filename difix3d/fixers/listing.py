@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from difix3d.fixers import FIXERS, load_fixer, pace
+from difix3d.fixers import FIXERS, GUIDED, load_fixer, pace
 from difix3d.hub.files import gigabytes
 
 SIZE = (1024, 576)
@@ -81,6 +81,7 @@ def offers(checkpoints: Path, also: str = "") -> list[Offer]:
     from difix3d.fixers.difix.checkpoint import licence_of
     from difix3d.fixers.difix.fixer import default_checkpoint
     from difix3d.fixers.difix.hub import PUBLISHED
+    from difix3d.fixers.lite.checkpoint import weights_of
 
     default = default_checkpoint()
     found = []
@@ -94,6 +95,9 @@ def offers(checkpoints: Path, also: str = "") -> list[Offer]:
     for one in trained(checkpoints):
         if not one.held_back:
             found.append(Offer(str(one.folder), f"{one.name} (trained here)", one.licence, own=True))
+            if weights_of(one.folder) is None:  # of Difix: lite starts from photos anyway
+                label = f"{one.name}, guided (trained here)"
+                found.append(Offer(f"{GUIDED}{one.folder}", label, one.licence, own=True))
     if also and also not in {offer.name for offer in found}:
         fixer = load_fixer(also)
         found.append(Offer(also, fixer.name, fixer.licence))

@@ -43,12 +43,12 @@ class LiteSettings:
     """steps: of the whole training, which the learning rate fades over; perceptual_from: share of the steps before
     LPIPS joins; the weights of the loss; the seed decides the first weights and every crop."""
 
-    steps: int = 2000
+    steps: int = 3000
     batch: int = 4
     size_px: int = 160
     learning_rate: float = 6e-4
     perceptual_from: float = 0.04
-    perceptual_weight: float = 0.7
+    perceptual_weight: float = 1.0
     blocks_weight: float = 1.0
     trust_weight: float = 0.02
     seed: int = 0

@@ -96,6 +96,8 @@ def test_checkpoints_trained_here_and_the_one_named_are_offered(tiny: str, tmp_p
     shutil.copytree(tiny, tmp_path / "checkpoints" / "mine", copy_function=shutil.copyfile)
     listed = {offer.name: offer for offer in offers(tmp_path / "checkpoints", tiny)}
     assert listed[str(tmp_path / "checkpoints" / "mine")].own and tiny in listed
+    guided = listed[f"guided:{tmp_path / 'checkpoints' / 'mine'}"]
+    assert guided.own and guided.label == "mine, guided (trained here)" and load_fixer(guided.name).needs_depth
     facts = look_closely(listed[tiny])
     assert facts.download_bytes == 0 and facts.references == 1
     assert "weights of checkpoint_difix_ref are here" in phrases(facts)
