@@ -93,12 +93,11 @@ def align_photo(target: Target, reference: Reference) -> Aligned | None:
     agreed *= np.float32(np.clip((share - _CHANCE) / (_FITTING - _CHANCE), 0.0, 1.0))
     if pixel == 1:
         return Aligned(photo, lookup.confidence, agreed)
-    return at_full_size(target, target.depth, camera, rgb, exposure, flow, lookup, agreed)
+    return _at_full_size(target, camera, rgb, exposure, flow, lookup, agreed)
 
 
-def at_full_size(
+def _at_full_size(
     target: Target,
-    depth: Floats,
     camera: Camera,
     rgb: NDArray[np.uint8],
     exposure: Exposure,
@@ -106,8 +105,8 @@ def at_full_size(
     lookup: Lookup,
     agreed: Floats,
 ) -> Aligned:
-    """What was found at small size, with the photo's colours at full size. depth: [H, W] that it was carried by."""
-    p_r, carried = carry(camera, target.camera, depth)
+    """What was found at small size, with the photo's colours at full size."""
+    p_r, carried = carry(camera, target.camera, target.depth)
     p_r, carried = _flowed(p_r, carried, grown(flow, target.camera) * np.float32(target.pixel))
     valid = carried & (grown(lookup.valid.astype(np.float32), target.camera) > 0.999)
     density = cv2.resize(lookup.density, valid.shape[::-1], interpolation=cv2.INTER_NEAREST)

@@ -10,17 +10,19 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from difix3d.fixers.alignment import WORTH_A_LOOK, Aligned, at_full_size, moved
+from difix3d.fixers.alignment import WORTH_A_LOOK, Aligned, moved
 from difix3d.fixers.photometric import Floats, flow_to, gaussian, match_exposure
 from difix3d.fixers.target import Target, at_size_of, grown, shrunk, smaller
 from difix3d.types import Reference
-from difix3d.warping import look_up, sample
+from difix3d.warping import Lookup, look_up, sample
 
 PATCH_PX = 16
 """Of the frame's full size."""
 _PATCHES_DEEP = 5  # the middle again, of so many patches a side
 _PLAIN_PX, _SAME_COLOUR = 6.0, 0.12
 """Colours are compared after a blur of so many pixels; root mean square difference where belief is exp(-1/2)."""
+_COARSEST = 0.25
+"""Pixels of the photo per pixel of the frame along a side: below it there is no detail to bring."""
 _UNSEEN = 0.5
 """Belief where the frame shows nothing that a photo could disagree with."""
 
@@ -48,8 +50,8 @@ def patch_depth(depth: Floats, patch_px: int) -> Floats | None:
 
 def carry_loosely(target: Target, depth: Floats, reference: Reference) -> Aligned | None:
     """The reference in the frame's camera by `depth` [h, w], that of `patch_depth` at the target's small size. Its
-    geometry and confidence know nothing of what hides what. None where next to nothing of it can be
-    believed."""
+    geometry and confidence know nothing of what hides what; where the frame has no depth it is not believed. None
+    where next to nothing of it can be believed."""
     camera, rgb, _ = at_size_of(target.camera, reference)
     pixel, render = target.pixel, target.small_render
     small = smaller(camera, pixel)
@@ -65,8 +67,14 @@ def carry_loosely(target: Target, depth: Floats, reference: Reference) -> Aligne
     error2 = np.square(gaussian(photo - render, _PLAIN_PX / pixel)).mean(axis=-1)
     alpha = np.float32(1.0) if target.small_alpha is None else target.small_alpha
     agreed = alpha * np.exp(-0.5 * error2 / _SAME_COLOUR**2) + (1 - alpha) * np.float32(_UNSEEN)
-    confidence = (lookup.confidence * agreed).astype(np.float32)
+    worth = (target.small_depth > 0) & (lookup.density > _COARSEST)
+    confidence = (lookup.confidence * agreed * worth).astype(np.float32)
     if pixel == 1:
         return Aligned(photo, lookup.confidence, confidence)
-    full = 1 / grown(1 / depth, target.camera)
-    return at_full_size(target, full, camera, rgb, exposure, flow, lookup, confidence)
+    # Smooth depth makes smooth look-ups: those of the full size are between these.
+    scale = np.array([camera.width / small.width, camera.height / small.height], np.float32)
+    p_r, valid = grown(lookup.p_r * scale, target.camera), grown(lookup.valid.astype(np.float32), target.camera) > 0.999
+    density, *beliefs = (grown(one, target.camera) for one in (lookup.density, lookup.confidence, confidence))
+    colours = sample(rgb, Lookup(p_r, valid, beliefs[0], density))
+    geometry, confidence = (belief * valid for belief in beliefs)
+    return Aligned(np.where(valid[..., None], exposure.apply(colours), target.render), geometry, confidence)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from difix3d.atomic import replacing_folder, write_json
-from difix3d.errors import ConfigError, SceneError
+from difix3d.errors import ConfigError, FixerError, SceneError
 from difix3d.fixers import checkpoint_of, load_fixer, pace
 from difix3d.fixers.base import Fixer, Trusting
 from difix3d.formats.camera_path import read_camera_path
@@ -135,7 +135,8 @@ class FixSession:
     ) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
         """(fixed [H, W, 3] uint8, names of the references used). references: names, best first; None: the best ones.
 
-        ConfigError for a photo that is not there or was kept out of the fit.
+        ConfigError for a photo that is not there or was kept out of the fit; FixerError for a render without the depth
+        that the fixer needs.
         """
         fixed, _, names = self.fix_with_trust(frame, references, seed)
         return fixed, names
@@ -150,6 +151,8 @@ class FixSession:
                 names = [ranked.name for ranked in self.ranked(frame)[:most]] if most else []
             else:
                 names = self.checked(references)[: self.fixer.max_references]
+            if names:
+                self._require_depth(frame)
             photos = [self.reference(name, frame.camera) for name in names]
             self.fixer.load()
             began = time.monotonic()
@@ -162,6 +165,15 @@ class FixSession:
                 width, height = frame.camera.width, frame.camera.height
                 pace.record(self.fixer.name, self.fixer.device(), width, height, time.monotonic() - began)
             return fixed, trust, tuple(names)
+
+    def _require_depth(self, frame: Frame) -> None:
+        """FixerError where somebody's own render has no depth and the fixer carries photos by it. Splats that show
+        nothing from there are no error: then nothing can be fixed."""
+        if self.fixer.needs_depth and not (frame.depth > 0).any() and self.splats() is None:
+            raise FixerError(
+                f"Frame {frame.index} of {frame.trajectory} has no depth, and {self.fixer.name} carries photos by "
+                f"depth. Put {frame.index:05d}_depth.npy beside the render, or choose the fixer difix."
+            )
 
     def checked(self, references: Sequence[str]) -> list[str]:
         """`references` without repeats; ConfigError for one that may not be used."""

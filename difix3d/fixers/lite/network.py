@@ -46,6 +46,7 @@ _SUREST = 7.0
 # The prior: see the fixer `reproject`, which says why.
 _PREFERENCE, _BELIEVED, _RENDER_SHARE = 4, 1.5, 1e-4
 _FEATHER = 1.5  # pixels of half size; shares are feathered by being halved and doubled
+_NARROW_PX = 4  # of half size: gaps up to twice as wide
 _ALONE = 12
 """Power of the confidences of patches. They lie pixels apart: a mean of two would be neither."""
 _FLOOR = 2e-3
@@ -151,12 +152,21 @@ def prior_logits(confidence: Tensor, patches: Tensor, present: Tensor) -> Tensor
     if count:
         confidence = F.avg_pool2d(confidence, 2) * there
         shares = confidence**_PREFERENCE
-        weights = _feathered(confidence.amax(1, keepdim=True)) * shares / (shares.sum(1, keepdim=True) + _RENDER_SHARE)
+        most = confidence.amax(1, keepdim=True)
+        weights = _feathered(most) * shares / (shares.sum(1, keepdim=True) + _RENDER_SHARE)
         left = 1 - weights.sum(1, keepdim=True)
+        patches = patches * (1 - _closed(most))
     over = left * _feathered(patches)
     logits = torch.log(torch.cat([left - over, weights, over], dim=1).clamp(min=0.0) + _FLOOR)
     missing = torch.cat([1 - there, 1 - present.amax(1)[:, None, None, None] if count else left[:, :, :1, :1]], dim=1)
     return torch.cat([logits[:, :1], logits[:, 1:] - 1e4 * missing], dim=1)
+
+
+def _closed(confidence: Tensor) -> Tensor:
+    """[B, 1, H, W]: confidence with its narrow gaps bridged. They are edges in depth, beside which photos confirm the
+    render; where geometry is broken it is so over more than that."""
+    bridged = F.max_pool2d(confidence, 2 * _NARROW_PX + 1, stride=1, padding=_NARROW_PX)
+    return -F.max_pool2d(-bridged, 2 * _NARROW_PX + 1, stride=1, padding=_NARROW_PX)
 
 
 def _feathered(confidence: Tensor) -> Tensor:
