@@ -13,6 +13,7 @@ from hub_stand_in import StandInHub, environment
 from playwright.sync_api import Browser, Page, expect
 from studio_server import WIDE, Server, open_step
 
+from difix3d.fixers import DEFAULT_FIXER
 from difix3d.fixers.listing import offers
 
 pytestmark = [pytest.mark.browser, pytest.mark.shared]
@@ -60,7 +61,7 @@ def candidates(studio: Server) -> set[Path]:
 
 
 def test_every_fixer_says_what_it_takes(tab: Page, studio: Server, picture) -> None:
-    expect(tab.locator("[data-fixer=reproject]")).to_contain_text("CPU", timeout=30_000)
+    expect(tab.locator(f"[data-fixer={DEFAULT_FIXER}]")).to_contain_text("CPU", timeout=30_000)
     choose(tab, f"difix ({REPO})")
     said = tab.locator("p[data-fixer]")
     for words in ("NVIDIA", "non-commercial", "5.2 GB to download first", "CPU", "estimated"):
