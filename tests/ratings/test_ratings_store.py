@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from difix3d.errors import MissingBackendError, RatingError
 from difix3d.ratings.identity import candidate_key, canonical_pair, item_key
-from difix3d.ratings.schema import CHOICES, RatingRow, new_id
+from difix3d.ratings.schema import CHOICES, SCHEMA_VERSION, RatingRow, new_id
 from difix3d.ratings.store import RatingStore, default_url
 from difix3d.types import Candidate, Rating
 
@@ -252,7 +252,7 @@ def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     with engine.begin() as connection:
         connection.execute(text("UPDATE schema_version SET version = 99"))
     engine.dispose()
-    with pytest.raises(RatingError, match="version 99, this program knows 2"):
+    with pytest.raises(RatingError, match=f"version 99, this program knows {SCHEMA_VERSION}"):
         RatingStore(url)
 
 
