@@ -33,6 +33,7 @@ import numpy as np
 from benchmark_scene import CACHE
 from fit import WORK as RECONSTRUCTED
 from fit import reconstructed
+from PIL import Image
 
 from difix3d import metrics
 from difix3d.atomic import write_json
@@ -64,10 +65,12 @@ _TOLD_EVERY_S = 10.0
 class Oracle:
     """Raters who know the hidden photo: of two pictures they prefer the one that is nearer to it, as they see it.
 
-    distance = LPIPS (VGG) + squared error, of pixels in [-1, 1]; a rater sees it with Gaussian noise of NOISE on each
-    picture, calls less than TIE a tie, and guesses in LAPSES of all answers. cache: sha256 of a picture -> scores.
+    distance = LPIPS (VGG) + squared error, of pixels in [-1, 1], both pictures at most SEEN_PX long; a rater sees it
+    with Gaussian noise of NOISE on each picture, calls less than TIE a tie, and guesses in LAPSES of all answers.
+    cache: sha256 of a picture -> scores.
     """
 
+    SEEN_PX = 480
     NOISE, TIE, LAPSES = 0.006, 0.003, 0.04
 
     def __init__(self, scenes: Path, cache: Path):
@@ -79,10 +82,9 @@ class Oracle:
         """{"lpips", "psnr", "distance"} to the hidden photo."""
         if candidate.sha256 not in self._scores:
             scene = Scene(self.scenes / candidate.scene_id)
-            picture = read_rgb(scene.inside(candidate.image_path))
             names = read_camera_path(scene.trajectory_path(HELDOUT)).view_names
-            size = (picture.shape[1], picture.shape[0])
-            photo = read_rgb(scene.images_dir / names[candidate.frame_index], size)
+            pair = scene.inside(candidate.image_path), scene.images_dir / names[candidate.frame_index]
+            picture, photo = (read_rgb(path, self._size(pair[0])) for path in pair)
             lpips = metrics.lpips(picture, photo)
             if lpips is None:
                 sys.exit("LPIPS's weights are not here: set DIFIX3D_LPIPS_WEIGHTS, or fetch them with difix3d weights")
@@ -94,6 +96,12 @@ class Oracle:
             }
             write_json(self._cache, self._scores)
         return self._scores[candidate.sha256]
+
+    def _size(self, path: Path) -> tuple[int, int]:
+        with Image.open(path) as picture:
+            width, height = picture.size
+        scale = min(1.0, self.SEEN_PX / max(width, height))
+        return max(1, round(scale * width)), max(1, round(scale * height))
 
     def choice(self, a: Candidate, b: Candidate, rng: random.Random) -> str:
         if rng.random() < self.LAPSES:
