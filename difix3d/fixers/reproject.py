@@ -16,11 +16,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from difix3d.errors import FixerError
 from difix3d.fixers.alignment import Aligned, align_photos
 from difix3d.fixers.base import Weightless
 from difix3d.fixers.photometric import Floats, gaussian
-from difix3d.fixers.sound import sound_frame, sound_photos
+from difix3d.fixers.sound import no_depth, sound_frame, sound_photos
 from difix3d.fixers.stepwise import Fixed
 from difix3d.types import Frame, Reference
 
@@ -76,10 +75,7 @@ class ReprojectFixer(Weightless):
 
 def _require_depth(frame: Frame) -> None:
     if not (frame.depth > 0).any():
-        raise FixerError(
-            f"Frame {frame.index} of {frame.trajectory} has no depth, and reproject carries photos by depth. "
-            "Render it from splats, put 00000_depth.npy files beside the renders, or choose the fixer difix."
-        )
+        raise no_depth(frame, ReprojectFixer.name)
 
 
 def blend(raw: NDArray[np.uint8], photos: Sequence[Aligned]) -> tuple[NDArray[np.uint8], Floats]:

@@ -30,6 +30,14 @@ def sound_frame(frame: Frame) -> Frame:
     return replace(frame, alpha=np.clip(_finite(frame.alpha), 0.0, 1.0), depth=_depth(frame.depth))
 
 
+def no_depth(frame: Frame, fixer: str) -> FixerError:
+    """What to say where `fixer` carries photos by depth and the frame has none."""
+    return FixerError(
+        f"Frame {frame.index} of {frame.trajectory} has no depth, and {fixer} carries photos by depth. "
+        "Render it from splats, put 00000_depth.npy files beside the renders, or choose the fixer difix."
+    )
+
+
 def sound_photos(references: Sequence[Reference]) -> list[Reference]:
     """The references, their depth as a frame's, without photos of a single colour, which agree with every plain wall.
 

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from difix3d.atomic import replacing_folder, write_json
-from difix3d.errors import ConfigError, FixerError, SceneError
+from difix3d.errors import ConfigError, SceneError
 from difix3d.fixers import checkpoint_of, load_fixer, pace
 from difix3d.fixers.base import Fixer, Trusting
+from difix3d.fixers.sound import no_depth
 from difix3d.formats.camera_path import read_camera_path
 from difix3d.formats.colmap import read_reconstruction
 from difix3d.formats.frames import read_frame
@@ -170,10 +171,7 @@ class FixSession:
         """FixerError where somebody's own render has no depth and the fixer carries photos by it. Splats that show
         nothing from there are no error: then nothing can be fixed."""
         if self.fixer.needs_depth and not (frame.depth > 0).any() and self.splats() is None:
-            raise FixerError(
-                f"Frame {frame.index} of {frame.trajectory} has no depth, and {self.fixer.name} carries photos by "
-                f"depth. Put {frame.index:05d}_depth.npy beside the render, or choose the fixer difix."
-            )
+            raise no_depth(frame, self.fixer.name)
 
     def checked(self, references: Sequence[str]) -> list[str]:
         """`references` without repeats; ConfigError for one that may not be used."""
