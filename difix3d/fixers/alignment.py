@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difix3d.fixers.photometric import Exposure, Floats, agreement, box, flow_to, gaussian, match_exposure
-from difix3d.fixers.target import Target, at_size_of, grown, nearest, shrunk, smaller, steady_depth
-from difix3d.types import Camera, Frame, Reference, require_shape
+from difix3d.fixers.target import Source, Target, grown, steady_depth
+from difix3d.types import Frame, Reference
 from difix3d.warping import Lookup, bilinear, carry, look_up, sample
 
 _T = TypeVar("_T")
@@ -57,7 +57,7 @@ def align_photos(frame: Frame, references: Sequence[Reference]) -> list[Aligned]
     alone. ShapeError for pictures or depths that have not their camera's size.
     """
     target = Target.of(frame)
-    photos = side_by_side(lambda one: align_photo(target, one), references)
+    photos = side_by_side(lambda one: align_photo(target, Source.of(target, one)), references)
     return [photo for photo in photos if photo is not None]
 
 
@@ -67,15 +67,11 @@ def side_by_side(change: Callable[[Reference], _T], references: Sequence[Referen
         return list(pool.map(change, references))
 
 
-def align_photo(target: Target, reference: Reference) -> Aligned | None:
-    """The reference in the frame's camera; None where next to nothing of it can be believed."""
-    require_shape("reference.rgb", reference.rgb, (reference.camera.height, reference.camera.width, 3))
-    camera, rgb, depth = at_size_of(target.camera, reference)
+def align_photo(target: Target, source: Source) -> Aligned | None:
+    """The photo in the frame's camera; None where next to nothing of it can be believed."""
     pixel, render = target.pixel, target.small_render
-    small = smaller(camera, pixel)
-    small_rgb = rgb if pixel == 1 else shrunk(rgb, small).astype(np.uint8)
+    small, small_rgb, depth = source.small_camera, source.small_rgb, source.small_depth
     if depth is not None:
-        depth = depth if pixel == 1 else nearest(depth, small)
         depth = steady_depth(depth, None, small_rgb.astype(np.float32) / np.float32(255.0), pixel)
     lookup = look_up(small, target.small_camera, target.small_depth, depth, target.small_alpha, pixel=pixel)
     if lookup.confidence.sum() * pixel**2 < WORTH_A_LOOK:
@@ -93,24 +89,23 @@ def align_photo(target: Target, reference: Reference) -> Aligned | None:
     agreed *= np.float32(np.clip((share - _CHANCE) / (_FITTING - _CHANCE), 0.0, 1.0))
     if pixel == 1:
         return Aligned(photo, lookup.confidence, agreed)
-    return _at_full_size(target, camera, rgb, exposure, flow, lookup, agreed)
+    return _at_full_size(target, source, exposure, flow, lookup, agreed)
 
 
 def _at_full_size(
     target: Target,
-    camera: Camera,
-    rgb: NDArray[np.uint8],
+    source: Source,
     exposure: Exposure,
     flow: Floats,
     lookup: Lookup,
     agreed: Floats,
 ) -> Aligned:
     """What was found at small size, with the photo's colours at full size."""
-    p_r, carried = carry(camera, target.camera, target.depth)
+    p_r, carried = carry(source.camera, target.camera, target.depth)
     p_r, carried = _flowed(p_r, carried, grown(flow, target.camera) * np.float32(target.pixel))
     valid = carried & (grown(lookup.valid.astype(np.float32), target.camera) > 0.999)
     density = cv2.resize(lookup.density, valid.shape[::-1], interpolation=cv2.INTER_NEAREST)
-    colours = sample(rgb, Lookup(p_r, valid, agreed, np.asarray(density, dtype=np.float32)))
+    colours = sample(source.rgb, Lookup(p_r, valid, agreed, np.asarray(density, dtype=np.float32)))
     photo = np.where(valid[..., None], exposure.apply(colours), target.render)
     geometry, confidence = (grown(one, target.camera) * valid for one in (lookup.confidence, agreed))
     return Aligned(photo, geometry, confidence)

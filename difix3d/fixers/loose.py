@@ -12,8 +12,7 @@ import numpy as np
 
 from difix3d.fixers.alignment import WORTH_A_LOOK, Aligned, moved
 from difix3d.fixers.photometric import Floats, flow_to, gaussian, match_exposure
-from difix3d.fixers.target import Target, at_size_of, grown, shrunk, smaller
-from difix3d.types import Reference
+from difix3d.fixers.target import Source, Target, grown
 from difix3d.warping import Lookup, look_up, sample
 
 PATCH_PX = 16
@@ -48,14 +47,12 @@ def patch_depth(depth: Floats, patch_px: int) -> Floats | None:
     return (1 / smooth).astype(np.float32)
 
 
-def carry_loosely(target: Target, depth: Floats, reference: Reference) -> Aligned | None:
-    """The reference in the frame's camera by `depth` [h, w], that of `patch_depth` at the target's small size. Its
+def carry_loosely(target: Target, depth: Floats, source: Source) -> Aligned | None:
+    """The photo in the frame's camera by `depth` [h, w], that of `patch_depth` at the target's small size. Its
     geometry and confidence know nothing of what hides what; where the frame has no depth it is not believed. None
     where next to nothing of it can be believed."""
-    camera, rgb, _ = at_size_of(target.camera, reference)
     pixel, render = target.pixel, target.small_render
-    small = smaller(camera, pixel)
-    small_rgb = rgb if pixel == 1 else shrunk(rgb, small).astype(np.uint8)
+    camera, small, small_rgb = source.camera, source.small_camera, source.small_rgb
     lookup = look_up(small, target.small_camera, depth, pixel=pixel)
     if lookup.confidence.sum() * pixel**2 < WORTH_A_LOOK:
         return None
@@ -75,6 +72,6 @@ def carry_loosely(target: Target, depth: Floats, reference: Reference) -> Aligne
     scale = np.array([camera.width / small.width, camera.height / small.height], np.float32)
     p_r, valid = grown(lookup.p_r * scale, target.camera), grown(lookup.valid.astype(np.float32), target.camera) > 0.999
     density, *beliefs = (grown(one, target.camera) for one in (lookup.density, lookup.confidence, confidence))
-    colours = sample(rgb, Lookup(p_r, valid, beliefs[0], density))
+    colours = sample(source.rgb, Lookup(p_r, valid, beliefs[0], density))
     geometry, confidence = (belief * valid for belief in beliefs)
     return Aligned(np.where(valid[..., None], exposure.apply(colours), target.render), geometry, confidence)

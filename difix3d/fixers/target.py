@@ -1,4 +1,4 @@
-"""What photos are aligned to: a frame at full size and at the size that it is judged at, its depth made steady."""
+"""What photos are aligned to, and the photos: each at full size and at the size that it is judged at."""
 
 from __future__ import annotations
 
@@ -49,6 +49,33 @@ class Target:
         return cls(camera, render, depth, pixel, small, small_render, small_depth, small_alpha)
 
 
+@dataclass(frozen=True)
+class Source:
+    """A photo to carry, no more than 1.5 times as fine as the target, so that a large one costs no more than it gives;
+    and at the target's small size. small_depth: as the reference has it."""
+
+    camera: Camera
+    rgb: NDArray[np.uint8]
+    small_camera: Camera
+    small_rgb: NDArray[np.uint8]
+    small_depth: Floats | None
+
+    @classmethod
+    def of(cls, target: Target, reference: Reference) -> Source:
+        """ShapeError for a picture or depth that has not the camera's size."""
+        camera, rgb, depth = reference.camera, reference.rgb, reference.depth
+        require_shape("reference.rgb", rgb, (camera.height, camera.width, 3))
+        if depth is not None:
+            require_shape("reference.depth", depth, (camera.height, camera.width))
+        scale = 1.5 * max(target.camera.width, target.camera.height) / max(camera.width, camera.height)
+        if scale < 1:
+            camera = camera.resized(round(scale * max(camera.width, camera.height)))
+            rgb = shrunk(rgb, camera)
+        small = smaller(camera, target.pixel)
+        small_rgb = rgb if target.pixel == 1 else shrunk(rgb, small)
+        return cls(camera, rgb, small, small_rgb, None if depth is None else nearest(depth, small))
+
+
 def _pixel(camera: Camera) -> float:
     return _HALVED if max(camera.width, camera.height) >= _LARGE_PX else 1.0
 
@@ -59,29 +86,14 @@ def smaller(camera: Camera, pixel: float) -> Camera:
     )
 
 
-def shrunk(picture: NDArray, camera: Camera) -> Floats:
-    """Means, [h, w] or [h, w, C], of the camera's size."""
-    size = (camera.width, camera.height)
-    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=np.float32)
+def shrunk(picture: NDArray, camera: Camera) -> NDArray:
+    """Means, [h, w] or [h, w, C], of the camera's size and the picture's type."""
+    return np.asarray(cv2.resize(picture, (camera.width, camera.height), interpolation=cv2.INTER_AREA))
 
 
 def grown(picture: Floats, camera: Camera) -> Floats:
     size = (camera.width, camera.height)
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR), dtype=np.float32)
-
-
-def at_size_of(target: Camera, reference: Reference) -> tuple[Camera, NDArray[np.uint8], Floats | None]:
-    """The reference no more than 1.5 times as fine as the target, so that large photos cost no more than they give."""
-    camera, depth = reference.camera, reference.depth
-    scale = 1.5 * max(target.width, target.height) / max(camera.width, camera.height)
-    if scale >= 1:
-        return camera, reference.rgb, depth
-    small = camera.resized(round(scale * max(camera.width, camera.height)))
-    size = (small.width, small.height)
-    rgb = np.asarray(cv2.resize(reference.rgb, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-    if depth is not None:
-        depth = nearest(depth, small)
-    return small, rgb, depth
 
 
 def nearest(depth: Floats, camera: Camera) -> Floats:

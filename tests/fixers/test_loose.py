@@ -12,7 +12,7 @@ from difix3d.fixers.alignment import align_photo
 from difix3d.fixers.lite.planes import planes_of
 from difix3d.fixers.loose import PATCH_PX, carry_loosely, patch_depth
 from difix3d.fixers.photometric import gaussian
-from difix3d.fixers.target import Target
+from difix3d.fixers.target import Source, Target
 from difix3d.metrics import psnr
 from difix3d.types import Frame
 
@@ -39,7 +39,7 @@ def loosely(frame: Frame, x: float = 0.15):
     target = Target.of(frame)
     patches = patch_depth(target.small_depth, round(PATCH_PX / target.pixel))
     assert patches is not None
-    return carry_loosely(target, patches, reference_at(x, WIDTH, HEIGHT))
+    return carry_loosely(target, patches, Source.of(target, reference_at(x, WIDTH, HEIGHT)))
 
 
 def test_the_middle_over_patches_is_the_wall(frame: Frame) -> None:
@@ -62,7 +62,8 @@ def test_no_depth_is_none_and_holes_are_bridged() -> None:
 
 def test_it_brings_detail_where_the_exact_way_is_torn(frame: Frame) -> None:
     true = reference_at(0.0, WIDTH, HEIGHT).rgb  # what the frame's camera would see
-    exact, loose = align_photo(Target.of(frame), reference_at(0.15, WIDTH, HEIGHT)), loosely(frame)
+    target = Target.of(frame)
+    exact, loose = align_photo(target, Source.of(target, reference_at(0.15, WIDTH, HEIGHT))), loosely(frame)
     assert exact is not None and loose is not None
     inside = (slice(50, 220), slice(260, 310))
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from difix3d.fixers.alignment import align_photo, side_by_side
 from difix3d.fixers.loose import PATCH_PX, carry_loosely, patch_depth
 from difix3d.fixers.sound import sound_frame, sound_photos
-from difix3d.fixers.target import Target
+from difix3d.fixers.target import Source, Target
 from difix3d.types import Frame, Reference
 
 FRAME_CHANNELS = ("red", "green", "blue", "alpha", "nearness")
@@ -54,8 +54,9 @@ def _carried(frame: Frame, references: Sequence[Reference]) -> list[Bytes]:
     half = len(CARRIED_CHANNELS)
 
     def both(reference: Reference) -> Bytes | None:
-        exact = align_photo(target, reference)
-        loose = None if patches is None else carry_loosely(target, patches, reference)
+        source = Source.of(target, reference)
+        exact = align_photo(target, source)
+        loose = None if patches is None else carry_loosely(target, patches, source)
         if exact is None and loose is None:
             return None
         planes = np.zeros((*frame.depth.shape, 2 * half), np.uint8)
