@@ -7,18 +7,21 @@ What is tried, until four in five photos have a camera:
    a focal length that EXIF does not tell, where growing photo by photo strayed);
 3. for ordered photos, all pairs (they may not have been in order);
 4. finer features, unless the photos show two subjects, or nothing in common at all.
+Then the cameras are sharpened and points filled in (refine.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import cv2  # noqa: F401  before pycolmap: opencv 5 loaded after it aborts at the first picture read
 import numpy as np
+import pycolmap
 
-from difix3d.events import Warned
+from difix3d.events import Progress, Warned
 from difix3d.sfm import features, mapping
 from difix3d.sfm.background import Spent
 from difix3d.sfm.base import STAGE, PhotoSet, Said, SfmResult, SfmSettings, require_enough_photos
@@ -26,6 +29,7 @@ from difix3d.sfm.baseline import has_pairs_apart
 from difix3d.sfm.checks import require_features, require_parallax, require_scene
 from difix3d.sfm.mapping import Model
 from difix3d.sfm.pairs import EXHAUSTIVE_UNORDERED, choose_pairs, exhaustive_pairs
+from difix3d.sfm.refine import refine
 from difix3d.sfm.undistort import undistort
 
 GOOD_SHARE = 0.8
@@ -47,9 +51,9 @@ class ColmapBackend:
 
     def reconstruct(self, photos: PhotoSet, workspace: Path, settings: SfmSettings) -> Events:
         """See SfmBackend. figures: registered, photos, points, reprojection_px, median_triangulation_deg, focal_px,
-        focal_held, matcher, mapper, first_octave, features; seconds_extract, _match, _map and _straighten."""
+        focal_held, matcher, mapper, first_octave, features; seconds_extract, _match, _map, _refine and _straighten."""
         require_enough_photos(photos)
-        spent = Spent("extract", "match", "map", "straighten")
+        spent = Spent("extract", "match", "map", "refine", "straighten")
         run = _Run(photos, workspace, settings, spent)
         yield from run.find_features(features.Detail())
         found = features.features_per_photo(run.database)
@@ -74,12 +78,23 @@ class ColmapBackend:
         model = require_scene(best, photos)
         with spent("map"):
             require_parallax(run.database, photos, model)
+        model = yield from self._refined(model, photos, workspace / "unrefined", settings, spent)
         figures = run.figures(model)
         images_dir, sparse_dir = workspace / "undistorted", workspace / "sparse"
         with spent("straighten"):
             yield from undistort(model.reconstruction, photos.folder, images_dir, sparse_dir, settings.thread_count)
         left_out = tuple(photo.name for photo in photos.photos if photo.name not in model.names)
         return SfmResult(images_dir, sparse_dir, left_out, figures | spent.figures)
+
+    def _refined(self, model: Model, photos: PhotoSet, scratch: Path, settings: SfmSettings, spent: Spent) -> Events:
+        """The model with sharper cameras and more points, where that can be had; else as it was."""
+        images_dir, threads = scratch / "images", settings.thread_count
+        straight = pycolmap.Reconstruction(model.reconstruction)
+        with spent("refine"):
+            for _ in undistort(straight, photos.folder, images_dir, scratch / "sparse", threads):
+                yield Progress(STAGE, "Refining cameras", 0, 0)
+            refined = yield from refine(model.reconstruction, straight, images_dir, model.held_focal, threads)
+        return model if refined is None else replace(model, reconstruction=refined)
 
 
 class _Run:

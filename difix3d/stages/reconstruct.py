@@ -28,7 +28,13 @@ from difix3d.types import Reconstruction
 
 PREVIEW_PATH = "previews/sparse.jpg"
 _NAMES_TOLD = 12
-_PHASES = {"extract": "features", "match": "matches", "map": "cameras", "straighten": "straightening"}
+_PHASES = {
+    "extract": "features",
+    "match": "matches",
+    "map": "cameras",
+    "refine": "refining",
+    "straighten": "straightening",
+}
 
 
 @dataclass(frozen=True)
@@ -128,7 +134,8 @@ def _preview(scene: Scene, reconstruction: Reconstruction, more: str = "") -> Ar
 
 def _pace(figures: dict[str, Any]) -> str:
     """ " · 2.7 s features, 2.9 s matches, ...": which part of finding the cameras took how long."""
-    spent = (f"{figures[f'seconds_{phase}']:.1f} s {name}" for phase, name in _PHASES.items())
+    seconds = {name: figures.get(f"seconds_{phase}") for phase, name in _PHASES.items()}
+    spent = (f"{value:.1f} s {name}" for name, value in seconds.items() if value is not None)
     return f" · {', '.join(spent)}"
 
 

@@ -13,7 +13,7 @@ from difix3d.stages import SCENE_STAGES
 
 FITTED, KEPT_OUT, UNKNOWN = "fitted", "kept out", "photo"
 """What a photo was to the fit: seen, only scored, or (a user's own splats) nobody knows."""
-_SFM_PHASES = ("extract", "match", "map")
+_SFM_PHASES = ("extract", "match", "map", "refine")
 """In their order; a manifest has them by name."""
 
 

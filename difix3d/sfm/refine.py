@@ -1,0 +1,183 @@
+"""Sharpen cameras and fill in points, once a sparse model stands.
+
+Features found at the photos' own size are off by a third of a pixel, and there are few: fits of such cameras lose up to
+a decibel. Looking at doubled photos mends both and takes five times as long. Instead: depth of every photo
+(stereo.py), corners followed by it (tracks.py), and all of it adjusted together with the features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+import cv2  # before pycolmap: opencv 5 loaded after it aborts at the first picture read
+import numpy as np
+import pycolmap
+from numpy.typing import NDArray
+
+from difix3d.events import Progress
+from difix3d.formats.image import read_rgb
+from difix3d.sfm.background import Countdown, in_background
+from difix3d.sfm.base import STAGE
+from difix3d.sfm.snapshot import plain
+from difix3d.sfm.stereo import Small, believed, small_photos, sweep
+from difix3d.sfm.tracks import Floats, Tracks, follow, joined
+from difix3d.types import Reconstruction
+
+POINTS = 24_000
+"""That are looked for in all photos together: what a fit starts from."""
+_MOST_PER_PHOTO = 1500
+_MOST_SWEPT = 24
+"""Of more photos so many are swept, evenly spread; the others are neighbours of these, and few are left out."""
+_FEWEST_POINTS = 500
+_OUTLIER_PX = 2.0
+_MUCH_BETTER = 0.95
+"""A lens gets a second term of distortion where the error falls below this share: a phone's needed it, and with
+fewer or coarser points it would be made up."""
+_WORSE = 1.5
+"""Features that fit so much less well afterwards say that something went wrong."""
+
+Swept = dict[int, tuple[Floats, Floats]]
+
+
+def refine(
+    model: pycolmap.Reconstruction,
+    straight: pycolmap.Reconstruction,
+    images_dir: Path,
+    hold_focal: bool,
+    threads: int = 1,
+) -> Generator[Progress, None, pycolmap.Reconstruction | None]:
+    """`model` adjusted, lens distortion too, with more points. None where too little is found or nothing fits any
+    better.
+
+    straight: the model of the photos in images_dir, the same ones without distortion (undistort.py). hold_focal: leave
+    focal lengths as they are. threads: photos at a time.
+    """
+    scene = plain(straight)
+    photos = [read_rgb(images_dir / view.name) for view in scene.views]
+    greys = [np.asarray(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), dtype=np.uint8) for photo in photos]
+    tracks = joined((yield from _tracks(scene, greys, threads)))
+    if len(tracks.points) < _FEWEST_POINTS:
+        return None
+    refined = pycolmap.Reconstruction(model)
+    _add(refined, straight, [view.name for view in scene.views], tracks, photos)
+    for iterations in (12, 8):
+        yield from _adjust(refined, hold_focal, iterations)
+        _drop_outliers(refined)
+    bent = pycolmap.Reconstruction(refined)
+    if _with_second_term(bent):
+        yield from _adjust(bent, hold_focal, 12)
+        if _error_px(bent) < _MUCH_BETTER * _error_px(refined):
+            refined = bent
+    features = set(model.points3D)
+    return refined if _error_px(refined, features) < _WORSE * _error_px(model, features) else None
+
+
+def _tracks(
+    scene: Reconstruction, greys: list[NDArray[np.uint8]], threads: int
+) -> Generator[Progress, None, list[Tracks]]:
+    """The corners of each swept photo."""
+    photos = small_photos(scene, greys)
+    chosen = [index for index, photo in enumerate(photos) if photo is not None]
+    if len(chosen) > _MOST_SWEPT:
+        chosen = [chosen[round(at)] for at in np.linspace(0, len(chosen) - 1, _MOST_SWEPT)]
+    cameras = [view.camera for view in scene.views]
+    count = min(_MOST_PER_PHOTO, POINTS // max(1, len(chosen)))
+    pace = Countdown(2 * len(chosen))
+    swept: Swept = {}
+    tracks: dict[int, Tracks] = {}
+
+    def small(index: int) -> Small:
+        photo = photos[index]
+        assert photo is not None
+        return photo
+
+    def look(index: int) -> None:
+        others = [other for each in small(index).neighbours if (other := photos[each]) is not None]
+        swept[index] = sweep(small(index), others)
+
+    def walk(index: int) -> None:
+        photo = small(index)
+        others = [(small(each), swept[each]) for each in photo.neighbours if each in swept]
+        depth = believed(photo, swept[index], others)
+        tracks[index] = follow(index, cameras, greys, depth, photo.neighbours, count)
+
+    pool = ThreadPoolExecutor(threads)
+    try:
+        done = 0
+        for work in (look, walk):
+            for future in as_completed([pool.submit(work, index) for index in chosen]):
+                future.result()
+                done += 1
+                yield Progress(STAGE, "Refining cameras", done, pace.total, "photos", pace.left(done))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return [tracks[index] for index in chosen]
+
+
+def _add(
+    model: pycolmap.Reconstruction,
+    straight: pycolmap.Reconstruction,
+    names: list[str],
+    tracks: Tracks,
+    photos: list[NDArray[np.uint8]],
+) -> None:
+    """The tracks as points of the model, each of the colour that one of its photos has there."""
+    elements: list[list[pycolmap.TrackElement]] = [[] for _ in tracks.points]
+    colours = np.zeros((len(tracks.points), 3), np.uint8)
+    for number, (name, photo) in enumerate(zip(names, photos)):
+        rows = np.flatnonzero(tracks.photo == number)
+        if not len(rows):
+            continue
+        image, flat = model.find_image_with_name(name), straight.find_image_with_name(name)
+        x, y = tracks.pixel[rows].astype(np.int64).T
+        colours[tracks.point[rows]] = photo[np.clip(y, 0, photo.shape[0] - 1), np.clip(x, 0, photo.shape[1] - 1)]
+        rays = np.asarray(straight.camera(flat.camera_id).cam_from_img(tracks.pixel[rows]))
+        places = model.camera(image.camera_id).img_from_cam(np.column_stack([rays, np.ones(len(rays))]))
+        for point, where in zip(tracks.point[rows], np.asarray(places)):
+            elements[point].append(pycolmap.TrackElement(image.image_id, len(image.points2D)))
+            image.points2D.append(pycolmap.Point2D(where))
+    for place, track, colour in zip(tracks.points, elements, colours):
+        model.add_point3D(place, pycolmap.Track(track), colour)
+
+
+def _adjust(model: pycolmap.Reconstruction, hold_focal: bool, iterations: int) -> Generator[Progress, None, None]:
+    """Bundle adjustment in place."""
+    options = pycolmap.BundleAdjustmentOptions()
+    options.print_summary = False
+    options.refine_focal_length = not hold_focal
+    options.ceres.loss_function_type = pycolmap.LossFunctionType.SOFT_L1
+    options.ceres.solver_options.max_num_iterations = iterations
+    options.ceres.solver_options.function_tolerance = 1e-4
+    # Not pycolmap.bundle_adjustment, which says on stderr that it begins, whatever the level of its log.
+    config = pycolmap.BundleAdjustmentConfig()
+    for image_id in model.reg_image_ids():
+        config.add_image(image_id)
+    config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+    adjuster = pycolmap.create_default_bundle_adjuster(options, config, model)
+    for _ in in_background(adjuster.solve, lambda: 0):
+        yield Progress(STAGE, "Adjusting cameras", 0, 0)
+    model.update_point_3d_errors()
+
+
+def _drop_outliers(model: pycolmap.Reconstruction) -> None:
+    for point_id in [point_id for point_id, point in model.points3D.items() if point.error > _OUTLIER_PX]:
+        model.delete_point3D(point_id)
+
+
+def _with_second_term(model: pycolmap.Reconstruction) -> bool:
+    """Give each lens a second term of distortion, 0 as yet; whether there was one to give it to."""
+    simple = [camera for camera in model.cameras.values() if camera.model == pycolmap.CameraModelId.SIMPLE_RADIAL]
+    for camera in simple:
+        params = [*camera.params, 0.0]
+        camera.model = pycolmap.CameraModelId.RADIAL
+        camera.params = params
+    return bool(simple)
+
+
+def _error_px(model: pycolmap.Reconstruction, points: set[int] | None = None) -> float:
+    """Mean reprojection error of these points (None: of all), of those of them that there are; infinite without any."""
+    model.update_point_3d_errors()
+    errors = [point.error for point_id, point in model.points3D.items() if points is None or point_id in points]
+    return float(np.mean(errors)) if errors else float("inf")

@@ -1,0 +1,178 @@
+"""Depth of photos whose cameras are known, by sweeping planes: coarse, but of all that has some texture.
+
+Each photo is compared with its neighbours warped onto planes parallel to it (Collins 1996), by normalised correlation,
+the two best neighbours counting, so that one may be hidden. The cost volume is smoothed along the photo's own edges
+(Rhemann et al. 2011), and a depth is believed where a neighbour's own depth says the same.
+
+Pictures are [h, w] float32 in [0, 1], SIDE_PX long; pixel centres at (x + 0.5, y + 0.5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from difix3d.geometry import project
+from difix3d.types import Camera, Reconstruction
+from difix3d.warping import carry
+
+Floats = NDArray[np.float32]
+
+SIDE_PX = 256
+NEIGHBOURS = 4
+_PLANES = 48
+_WINDOW, _SMOOTH_RADIUS = (5, 5), 4
+_PLAIN = 2e-4
+"""Variance of plain surfaces (1.4 % of white): they correlate with anything."""
+_EDGE = 1e-3
+"""Guided filter: variance from which a difference in brightness is an edge."""
+_OUTSIDE = -0.2
+"""The correlation of what a neighbour does not show: worse than chance, better than a contradiction."""
+_NEAREST, _FARTHEST = 0.8, 2.0
+"""Planes reach from so much of the depth of the nearest sparse points to so much of that of the farthest."""
+_SURE, _SAME_DEPTH = 0.5, 0.03
+_SPECK_PX = 20
+_SHARED_POINTS, _NARROW_DEG, _WIDE_DEG = 5, 10.0, 15.0
+_FEWEST_POINTS = 8
+
+
+@dataclass(frozen=True)
+class Small:
+    """A photo to sweep, small. neighbours: of the list of photos, those that see the same from a little aside, best
+    first; near and far: the depths its planes lie between, world units."""
+
+    camera: Camera
+    grey: Floats
+    neighbours: tuple[int, ...]
+    near: float
+    far: float
+
+
+def small_photos(reconstruction: Reconstruction, greys: Sequence[NDArray[np.uint8]]) -> list[Small | None]:
+    """The reconstruction's views, in their order; greys: [H, W] of each. None where too few points are seen."""
+    found: list[Small | None] = []
+    for index, (view, grey) in enumerate(zip(reconstruction.views, greys)):
+        camera = view.camera.resized(min(SIDE_PX, max(view.camera.width, view.camera.height)))
+        _, z = project(camera, reconstruction.points[view.point_indices])
+        z = z[z > 0]
+        neighbours = _neighbours(reconstruction, index)
+        if len(z) < _FEWEST_POINTS or not neighbours:
+            found.append(None)
+            continue
+        small = cv2.resize(grey, (camera.width, camera.height), interpolation=cv2.INTER_AREA)
+        near, far = np.quantile(z, [0.01, 0.99]) * (_NEAREST, _FARTHEST)
+        found.append(Small(camera, small.astype(np.float32) / np.float32(255), neighbours, float(near), float(far)))
+    return found
+
+
+def _neighbours(reconstruction: Reconstruction, index: int) -> tuple[int, ...]:
+    """Views that share points with this one, weighted by the angle they see them under: some degrees are best."""
+    view = reconstruction.views[index]
+    weighted = []
+    for other, candidate in enumerate(reconstruction.views):
+        shared = np.intersect1d(view.point_indices, candidate.point_indices, assume_unique=True)
+        if other == index or len(shared) < _SHARED_POINTS:
+            continue
+        rays = [reconstruction.points[shared] - each.camera.position for each in (view, candidate)]
+        a, b = (ray / np.maximum(np.linalg.norm(ray, axis=1, keepdims=True), 1e-12) for ray in rays)
+        angles = np.degrees(np.arccos(np.clip((a * b).sum(axis=1), -1, 1)))
+        narrow = (np.minimum(angles, _NARROW_DEG) / _NARROW_DEG) ** 1.5
+        wide = np.exp(-0.5 * (np.maximum(angles - _NARROW_DEG, 0) / _WIDE_DEG) ** 2)
+        weighted.append((float((narrow * wide).sum()), other))
+    weighted.sort(key=lambda pair: (-pair[0], pair[1]))
+    return tuple(other for _, other in weighted[:NEIGHBOURS])
+
+
+def sweep(photo: Small, others: Sequence[Small]) -> tuple[Floats, Floats]:
+    """(depth, score), both [h, w]: the plane where `photo` looks most like its neighbours `others`, and how alike the
+    two are there, as a correlation."""
+    grey = photo.grey
+    mean, variance = _stats(grey)
+    wide = (2 * _SMOOTH_RADIUS + 1,) * 2
+    wide_mean = cv2.blur(grey, wide)
+    wide_variance = np.maximum(cv2.blur(grey * grey, wide) - wide_mean * wide_mean, 0) + np.float32(_EDGE)
+    homographies = [_to(photo.camera, other.camera) for other in others]
+    inverses = np.linspace(1 / photo.far, 1 / photo.near, _PLANES)
+    volume = np.empty((_PLANES, *grey.shape), np.float32)
+    for plane, inverse in enumerate(inverses):
+        best = second = np.full(grey.shape, np.float32(-1))
+        for other, (turned, moved) in zip(others, homographies):
+            score = _alike(grey, mean, variance, other.grey, turned + np.outer(moved, [0, 0, inverse]))
+            second = np.maximum(second, np.minimum(best, score))
+            best = np.maximum(best, score)
+        scores = 0.5 * (best + second) if len(others) > 1 else best
+        smooth = cv2.blur(scores, wide)
+        slope = (cv2.blur(scores * grey, wide) - smooth * wide_mean) / wide_variance
+        volume[plane] = cv2.blur(slope, wide) * grey + cv2.blur(smooth - slope * wide_mean, wide)
+    return _peaks(volume, inverses)
+
+
+def _to(photo: Camera, other: Camera) -> tuple[NDArray, NDArray]:
+    """(M [3, 3], v [3]): the pixel (x, y, 1) on the plane at depth 1 / inverse is M (x, y, 1) + v inverse there, in
+    OpenCV's pixels (first centre at 0)."""
+    centre = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1.0]])
+    other_from_photo = other.cam_from_world @ photo.world_from_cam
+    back = np.linalg.inv(centre) @ other.K
+    return back @ other_from_photo[:3, :3] @ np.linalg.inv(photo.K) @ centre, back @ other_from_photo[:3, 3]
+
+
+def _stats(grey: Floats) -> tuple[Floats, Floats]:
+    mean = np.asarray(cv2.blur(grey, _WINDOW), dtype=np.float32)
+    return mean, np.maximum(cv2.blur(grey * grey, _WINDOW) - mean * mean, 0) + np.float32(_PLAIN)
+
+
+def _alike(grey: Floats, mean: Floats, variance: Floats, other: Floats, homography: NDArray) -> Floats:
+    """[h, w] normalised correlation with the other photo, warped."""
+    height, width = grey.shape
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    warped = np.asarray(
+        cv2.warpPerspective(other, homography, (width, height), flags=flags, borderValue=-1.0), dtype=np.float32
+    )
+    warped_mean, warped_variance = _stats(warped)
+    covariance = cv2.blur(grey * warped, _WINDOW) - mean * warped_mean
+    score = covariance / np.sqrt(variance * warped_variance)
+    score[warped < 0] = _OUTSIDE
+    return score
+
+
+def _peaks(volume: Floats, inverses: NDArray) -> tuple[Floats, Floats]:
+    """The best plane at each pixel, and its score; between planes by a parabola through the best and its two."""
+    best = volume.argmax(axis=0)
+    inner = np.clip(best, 1, len(volume) - 2)
+    below, here, above = (np.take_along_axis(volume, (inner + step)[None], 0)[0] for step in (-1, 0, 1))
+    bend = below - 2 * here + above
+    offset = np.where((bend < -1e-6) & (inner == best), 0.5 * (below - above) / np.minimum(bend, -1e-6), 0.0)
+    inverse = inverses[0] + (best + np.clip(offset, -0.5, 0.5)) * (inverses[1] - inverses[0])
+    return (1 / inverse).astype(np.float32), np.take_along_axis(volume, best[None], 0)[0]
+
+
+def believed(
+    photo: Small, swept: tuple[Floats, Floats], others: Sequence[tuple[Small, tuple[Floats, Floats]]]
+) -> Floats:
+    """[h, w]: the depth where it is sure and at least one of `others`, photos and what `sweep` made of them, says the
+    same; 0 elsewhere, and for specks."""
+    depth, score = swept
+    same = np.zeros(depth.shape, bool)
+    for other, (other_depth, _) in others:
+        pixels, inside = carry(other.camera, photo.camera, depth)
+        x, y = (np.clip(pixels[..., axis].astype(np.int64), 0, other_depth.shape[1 - axis] - 1) for axis in (0, 1))
+        there = _depth_in(other.camera, photo.camera, depth)
+        same |= inside & (np.abs(other_depth[y, x] - there) < _SAME_DEPTH * np.abs(there))
+    good = (same & (score > _SURE)).astype(np.uint8)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(good, connectivity=4)
+    good &= (stats[labels, cv2.CC_STAT_AREA] >= _SPECK_PX).astype(np.uint8)
+    return np.where(good, depth, 0).astype(np.float32)
+
+
+def _depth_in(other: Camera, camera: Camera, depth: Floats) -> Floats:
+    """[h, w]: the depth in `other` of what `camera` sees at `depth`."""
+    row = (other.cam_from_world @ camera.world_from_cam)[2]
+    height, width = depth.shape
+    inverse = np.linalg.inv(camera.K)
+    x, y = np.arange(width) + 0.5, np.arange(height) + 0.5
+    along = row[:3] @ inverse
+    return ((along[0] * x + along[1] * y[:, None] + along[2]) * depth + row[3]).astype(np.float32)
