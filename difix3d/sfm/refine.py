@@ -15,9 +15,9 @@ import cv2  # before pycolmap: opencv 5 loaded after it aborts at the first pict
 import numpy as np
 import pycolmap
 from numpy.typing import NDArray
+from PIL import Image
 
 from difix3d.events import Progress
-from difix3d.formats.image import read_rgb
 from difix3d.sfm.background import Countdown, in_background
 from difix3d.sfm.base import STAGE
 from difix3d.sfm.snapshot import plain
@@ -55,7 +55,7 @@ def refine(
     focal lengths as they are. threads: photos at a time.
     """
     scene = plain(straight)
-    photos = [read_rgb(images_dir / view.name) for view in scene.views]
+    photos = [_opened(images_dir / view.name) for view in scene.views]
     greys = [np.asarray(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), dtype=np.uint8) for photo in photos]
     tracks = joined((yield from _tracks(scene, greys, threads)))
     if len(tracks.points) < _FEWEST_POINTS:
@@ -72,6 +72,11 @@ def refine(
             refined = bent
     features = set(model.points3D)
     return refined if _error_px(refined, features) < _WORSE * _error_px(model, features) else None
+
+
+def _opened(path: Path) -> NDArray[np.uint8]:
+    with Image.open(path) as photo:
+        return np.asarray(photo.convert("RGB"))
 
 
 def _tracks(

@@ -18,8 +18,6 @@ from difix3d.types import SH_C0, Camera, Splats
 _INITIAL_OPACITY = 0.1
 _SHELL_OPACITY = 0.5
 _NEIGHBOURS = 3
-_SPREAD = 1.5
-"""Of their distance: points lie in clusters along edges, with gaps between. Against 1, 0.2 dB more on four captures."""
 _LARGEST_ANGLE = 0.1
 """An isolated point starts no larger than this share of its distance from the cameras."""
 _SHELL_DIRECTIONS = 3000
@@ -51,8 +49,7 @@ def splats_from_points(
     max_count: int | None = None,
     seed: int = 0,
 ) -> Splats:
-    """One isotropic splat per sparse point, half again as large as its distance to the three nearest (which is its size
-    in 3DGS, section 5.1).
+    """One isotropic splat per sparse point, as large as its distance to the three nearest (3DGS, section 5.1).
 
     points: [P, 3] world; colors: [P, 3] uint8. More than max_count are thinned at random. Points without a neighbour
     at a sensible distance (SfM outliers) start small instead of covering the view.
@@ -66,7 +63,7 @@ def splats_from_points(
     points, colors, nearest_camera = points[kept], colors[kept], nearest_camera[kept]
     if len(points) > _NEIGHBOURS:
         distances, _ = cKDTree(points).query(points, k=_NEIGHBOURS + 1)
-        scales = _SPREAD * np.sqrt(np.mean(distances[:, 1:] ** 2, axis=1))
+        scales = np.sqrt(np.mean(distances[:, 1:] ** 2, axis=1))
     else:
         scales = np.full(len(points), _LARGEST_ANGLE * depth)
     scales = np.clip(scales, 1e-4 * depth, _LARGEST_ANGLE * np.maximum(nearest_camera, 0.1 * depth))
