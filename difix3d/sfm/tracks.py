@@ -21,7 +21,8 @@ Floats = NDArray[np.float32]
 
 _QUALITY = 0.003
 """Of a corner, as a share of the best one's."""
-_WINDOW, _LEVELS = (15, 15), 1
+_WINDOW, _LEVELS = (13, 13), 1
+_ENOUGH = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 10, 0.01)
 _MOST_PX, _RETURN_PX = 6.0, 0.3
 """A corner is found no further than this from where depth has it, and leads back to where it came from."""
 _DIFFERENCE = 12.0
@@ -114,7 +115,8 @@ def _found(
     x, y = (np.ascontiguousarray(pixels[..., axis] - np.float32(0.5)) for axis in (0, 1))
     warped = np.asarray(cv2.remap(other, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), dtype=np.uint8)
     warped = _same_exposure(warped, grey, shared)
-    options: dict[str, Any] = {"winSize": _WINDOW, "maxLevel": _LEVELS, "flags": cv2.OPTFLOW_USE_INITIAL_FLOW}
+    options: dict[str, Any] = {"winSize": _WINDOW, "maxLevel": _LEVELS, "criteria": _ENOUGH}
+    options["flags"] = cv2.OPTFLOW_USE_INITIAL_FLOW
     there, ok, difference = cv2.calcOpticalFlowPyrLK(grey, warped, at, at.copy(), **options)
     back, ok_back, _ = cv2.calcOpticalFlowPyrLK(warped, grey, there, at.copy(), **options)
     where = bilinear(pixels, there[None] + np.float32(0.5))[0]
