@@ -34,7 +34,7 @@ _OUTSIDE = -0.2
 """The correlation of what a neighbour does not show: worse than chance, better than a contradiction."""
 _NEAREST, _FARTHEST = 0.8, 2.0
 """Planes reach from so much of the depth of the nearest sparse points to so much of that of the farthest."""
-_SURE, _SAME_DEPTH = 0.5, 0.03
+_SURE, _SAME_DEPTH, _SAME_PLANES = 0.5, 0.03, 1.0
 _SPECK_PX = 20
 _SHARED_POINTS, _NARROW_DEG, _WIDE_DEG = 5, 10.0, 15.0
 _FEWEST_POINTS = 8
@@ -50,6 +50,11 @@ class Small:
     neighbours: tuple[int, ...]
     near: float
     far: float
+
+    @property
+    def step(self) -> float:
+        """Between two planes, in inverse depth."""
+        return (1 / self.near - 1 / self.far) / (_PLANES - 1)
 
 
 def small_photos(reconstruction: Reconstruction, greys: Sequence[NDArray[np.uint8]]) -> list[Small | None]:
@@ -161,7 +166,11 @@ def believed(
         pixels, inside = carry(other.camera, photo.camera, depth)
         x, y = (np.clip(pixels[..., axis].astype(np.int64), 0, other_depth.shape[1 - axis] - 1) for axis in (0, 1))
         there = _depth_in(other.camera, photo.camera, depth)
-        same |= inside & (np.abs(other_depth[y, x] - there) < _SAME_DEPTH * np.abs(there))
+        # In inverse depth, where planes are evenly spaced: far away, one of them is more than 3 %.
+        apart = np.abs(1 / other_depth[y, x] - 1 / np.maximum(there, np.float32(1e-12)))
+        same |= inside & (
+            apart < np.maximum(_SAME_DEPTH / np.maximum(there, np.float32(1e-12)), _SAME_PLANES * other.step)
+        )
     good = (same & (score > _SURE)).astype(np.uint8)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(good, connectivity=4)
     good &= (stats[labels, cv2.CC_STAT_AREA] >= _SPECK_PX).astype(np.uint8)
