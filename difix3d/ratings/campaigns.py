@@ -55,7 +55,7 @@ def entered(store: RatingStore) -> dict[str, str]:
 
 def _newest(session: Session) -> dict[str, str]:
     rows = session.execute(select(CampaignRow.item_id, CampaignRow.new_is).order_by(CampaignRow.number))  # last wins
-    return dict(rows.tuples().all())
+    return dict(rows.all())
 
 
 def outcomes(new_is: Mapping[str, str], votes: Sequence[StoredRating]) -> list[dict[str, Any]]:
