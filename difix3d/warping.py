@@ -82,8 +82,15 @@ def carry(reference: Camera, target: Camera, target_depth: Floats) -> tuple[Floa
 
     The first part of `look_up`: whether something else hides the point is not asked.
     """
-    p_r, _, inside = _carried(reference, target, _rays(target), np.asarray(target_depth, dtype=np.float32))
+    p_r, _, inside = carry_with_depth(reference, target, target_depth)
     return p_r, inside
+
+
+def carry_with_depth(
+    reference: Camera, target: Camera, target_depth: Floats
+) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    """`carry`, and between its two how deep the point lies in the reference [H, W]."""
+    return _carried(reference, target, _rays(target), np.asarray(target_depth, dtype=np.float32))
 
 
 def _carried(

@@ -3,6 +3,8 @@ on the courtyard, whose true cameras are known."""
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -162,13 +164,20 @@ def away(model: pycolmap.Reconstruction, photos: PhotoSet, folder: Path) -> tupl
     return disagreement({photos.source_of(view.name): view.camera for view in views}, true_poses())[:2]
 
 
+@pytest.fixture
+def straight(mapped: tuple[PhotoSet, pycolmap.Reconstruction], tmp_path: Path) -> pycolmap.Reconstruction:
+    """The same cameras without distortion; their photos are in tmp_path / "images"."""
+    photos, model = mapped
+    copy = pycolmap.Reconstruction(model)
+    spun(undistort(copy, photos.folder, tmp_path / "images", tmp_path / "sparse"))
+    return copy
+
+
 @pytest.mark.slow
 def test_refined_cameras_are_nearer_to_the_truth(
-    mapped: tuple[PhotoSet, pycolmap.Reconstruction], tmp_path: Path
+    mapped: tuple[PhotoSet, pycolmap.Reconstruction], straight: pycolmap.Reconstruction, tmp_path: Path
 ) -> None:
     photos, model = mapped
-    straight = pycolmap.Reconstruction(model)
-    spun(undistort(straight, photos.folder, tmp_path / "images", tmp_path / "sparse"))
     count, error_px = model.num_points3D(), model.compute_mean_reprojection_error()
     refined = spun(refine(model, straight, tmp_path / "images", False, 2))
     assert (model.num_points3D(), model.compute_mean_reprojection_error()) == (count, error_px)
@@ -181,25 +190,23 @@ def test_refined_cameras_are_nearer_to_the_truth(
 
 @pytest.mark.slow
 def test_blank_photos_leave_the_cameras_as_they_are(
-    mapped: tuple[PhotoSet, pycolmap.Reconstruction], tmp_path: Path
+    mapped: tuple[PhotoSet, pycolmap.Reconstruction], straight: pycolmap.Reconstruction, tmp_path: Path
 ) -> None:
-    photos, model = mapped
-    straight = pycolmap.Reconstruction(model)
-    spun(undistort(straight, photos.folder, tmp_path / "images", tmp_path / "sparse"))
     for path in (tmp_path / "images").iterdir():
         cv2.imwrite(str(path), np.full_like(cv2.imread(str(path)), 128))
-    assert spun(refine(model, straight, tmp_path / "images", False)) is None
+    assert spun(refine(mapped[1], straight, tmp_path / "images", False)) is None
 
 
 @pytest.mark.slow
 def test_it_tells_how_far_it_is_and_stops_when_closed(
-    mapped: tuple[PhotoSet, pycolmap.Reconstruction], tmp_path: Path
+    mapped: tuple[PhotoSet, pycolmap.Reconstruction], straight: pycolmap.Reconstruction, tmp_path: Path
 ) -> None:
-    photos, model = mapped
-    straight = pycolmap.Reconstruction(model)
-    spun(undistort(straight, photos.folder, tmp_path / "images", tmp_path / "sparse"))
-    work = refine(model, straight, tmp_path / "images", False)
+    threads = threading.active_count()
+    work = refine(mapped[1], straight, tmp_path / "images", False)
     first = next(work)
     assert isinstance(first, Progress) and first.total > first.done > 0
+    assert threading.active_count() > threads
+    started = time.monotonic()
     work.close()
-    assert spun(work) is None
+    assert time.monotonic() - started < 2.0  # what cancelling a job promises
+    assert threading.active_count() == threads

@@ -87,7 +87,8 @@ class ColmapBackend:
         return SfmResult(images_dir, sparse_dir, left_out, figures | spent.figures)
 
     def _refined(self, model: Model, photos: PhotoSet, scratch: Path, settings: SfmSettings, spent: Spent) -> Events:
-        """The model with sharper cameras and more points, where that can be had; else as it was."""
+        """The model with sharper cameras and more points, where that can be had; else as it was. The photos that it
+        takes are straightened by the lens as it is known before, and so again afterwards, by the better one."""
         images_dir, threads = scratch / "images", settings.thread_count
         straight = pycolmap.Reconstruction(model.reconstruction)
         with spent("refine"):

@@ -7,11 +7,10 @@ a decibel. Looking at doubled photos mends both and takes five times as long. In
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-import cv2  # before pycolmap: opencv 5 loaded after it aborts at the first picture read
 import numpy as np
 import pycolmap
 from numpy.typing import NDArray
@@ -55,13 +54,13 @@ def refine(
     focal lengths as they are. threads: photos at a time.
     """
     scene = plain(straight)
-    photos = [_opened(images_dir / view.name) for view in scene.views]
-    greys = [np.asarray(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), dtype=np.uint8) for photo in photos]
+    names = [view.name for view in scene.views]
+    greys = [_opened(images_dir / name, "L") for name in names]
     tracks = joined((yield from _tracks(scene, greys, threads)))
     if len(tracks.points) < _FEWEST_POINTS:
         return None
     refined = pycolmap.Reconstruction(model)
-    _add(refined, straight, [view.name for view in scene.views], tracks, photos)
+    _add(refined, straight, tracks, names, _colours(tracks, [images_dir / name for name in names]))
     for iterations in (12, 8):
         yield from _adjust(refined, hold_focal, iterations)
         _drop_outliers(refined)
@@ -74,9 +73,10 @@ def refine(
     return refined if _error_px(refined, features) < _WORSE * _error_px(model, features) else None
 
 
-def _opened(path: Path) -> NDArray[np.uint8]:
+def _opened(path: Path, mode: str) -> NDArray[np.uint8]:
+    """mode: "L" [H, W] or "RGB" [H, W, 3]."""
     with Image.open(path) as photo:
-        return np.asarray(photo.convert("RGB"))
+        return np.asarray(photo.convert(mode))
 
 
 def _tracks(
@@ -124,20 +124,15 @@ def _tracks(
 def _add(
     model: pycolmap.Reconstruction,
     straight: pycolmap.Reconstruction,
-    names: list[str],
     tracks: Tracks,
-    photos: list[NDArray[np.uint8]],
+    names: Sequence[str],
+    colours: NDArray[np.uint8],
 ) -> None:
-    """The tracks as points of the model, each of the colour that one of its photos has there."""
+    """The tracks as points of the model, seen where its lenses have what `straight` has there."""
     elements: list[list[pycolmap.TrackElement]] = [[] for _ in tracks.points]
-    colours = np.zeros((len(tracks.points), 3), np.uint8)
-    for number, (name, photo) in enumerate(zip(names, photos)):
+    for number in np.unique(tracks.photo):
+        image, flat = (each.find_image_with_name(names[number]) for each in (model, straight))
         rows = np.flatnonzero(tracks.photo == number)
-        if not len(rows):
-            continue
-        image, flat = model.find_image_with_name(name), straight.find_image_with_name(name)
-        x, y = tracks.pixel[rows].astype(np.int64).T
-        colours[tracks.point[rows]] = photo[np.clip(y, 0, photo.shape[0] - 1), np.clip(x, 0, photo.shape[1] - 1)]
         rays = np.asarray(straight.camera(flat.camera_id).cam_from_img(tracks.pixel[rows]))
         places = model.camera(image.camera_id).img_from_cam(np.column_stack([rays, np.ones(len(rays))]))
         for point, where in zip(tracks.point[rows], np.asarray(places)):
@@ -145,6 +140,17 @@ def _add(
             image.points2D.append(pycolmap.Point2D(where))
     for place, track, colour in zip(tracks.points, elements, colours):
         model.add_point3D(place, pycolmap.Track(track), colour)
+
+
+def _colours(tracks: Tracks, paths: Sequence[Path]) -> NDArray[np.uint8]:
+    """[P, 3], in the photo each was found in; one photo at a time: those of a long capture together are large."""
+    points, first = np.unique(tracks.point, return_index=True)
+    colours = np.zeros((len(tracks.points), 3), np.uint8)
+    for number in np.unique(tracks.photo[first]):
+        rows = tracks.photo[first] == number
+        x, y = tracks.pixel[first[rows]].astype(np.int64).T
+        colours[points[rows]] = _opened(paths[number], "RGB")[y, x]
+    return colours
 
 
 def _adjust(model: pycolmap.Reconstruction, hold_focal: bool, iterations: int) -> Generator[Progress, None, None]:

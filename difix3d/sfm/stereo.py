@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from difix3d.geometry import project
 from difix3d.types import Camera, Reconstruction
-from difix3d.warping import carry
+from difix3d.warping import carry_with_depth
 
 Floats = NDArray[np.float32]
 
@@ -163,25 +163,13 @@ def believed(
     depth, score = swept
     same = np.zeros(depth.shape, bool)
     for other, (other_depth, _) in others:
-        pixels, inside = carry(other.camera, photo.camera, depth)
+        pixels, there, inside = carry_with_depth(other.camera, photo.camera, depth)
         x, y = (np.clip(pixels[..., axis].astype(np.int64), 0, other_depth.shape[1 - axis] - 1) for axis in (0, 1))
-        there = _depth_in(other.camera, photo.camera, depth)
         # In inverse depth, where planes are evenly spaced: far away, one of them is more than 3 %.
-        apart = np.abs(1 / other_depth[y, x] - 1 / np.maximum(there, np.float32(1e-12)))
-        same |= inside & (
-            apart < np.maximum(_SAME_DEPTH / np.maximum(there, np.float32(1e-12)), _SAME_PLANES * other.step)
-        )
+        inverse = 1 / np.where(inside, there, np.float32(1))
+        apart = np.abs(1 / other_depth[y, x] - inverse)
+        same |= inside & (apart < np.maximum(_SAME_DEPTH * inverse, _SAME_PLANES * other.step))
     good = (same & (score > _SURE)).astype(np.uint8)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(good, connectivity=4)
     good &= (stats[labels, cv2.CC_STAT_AREA] >= _SPECK_PX).astype(np.uint8)
     return np.where(good, depth, 0).astype(np.float32)
-
-
-def _depth_in(other: Camera, camera: Camera, depth: Floats) -> Floats:
-    """[h, w]: the depth in `other` of what `camera` sees at `depth`."""
-    row = (other.cam_from_world @ camera.world_from_cam)[2]
-    height, width = depth.shape
-    inverse = np.linalg.inv(camera.K)
-    x, y = np.arange(width) + 0.5, np.arange(height) + 0.5
-    along = row[:3] @ inverse
-    return ((along[0] * x + along[1] * y[:, None] + along[2]) * depth + row[3]).astype(np.float32)

@@ -35,7 +35,7 @@ _SEEN_BY = 2
 @dataclass(frozen=True)
 class Tracks:
     """points: [P, 3] world, about; photo number photo[m] sees points[point[m]] at pixel[m] ([M], [M], [M, 2]), centre
-    of the first pixel at (0.5, 0.5)."""
+    of the first pixel at (0.5, 0.5). A point's first row is that of the photo it was found in."""
 
     points: NDArray[np.float64]
     photo: NDArray[np.int64]
