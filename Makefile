@@ -9,7 +9,7 @@ run: $(VENV)/.installed  ## install, then open the app on the bundled example
 	$(BIN)/python app.py examples/courtyard/images
 
 test: $(VENV)/.installed  ## install, then run every test that can run here
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
