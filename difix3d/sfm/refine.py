@@ -55,20 +55,23 @@ def refine(
     """
     scene = plain(straight)
     names = [view.name for view in scene.views]
-    greys = [_opened(images_dir / name, "L") for name in names]
+    with ThreadPoolExecutor(threads) as pool:
+        greys = list(pool.map(lambda name: _opened(images_dir / name, "L"), names))
     tracks = joined((yield from _tracks(scene, greys, threads)))
     if len(tracks.points) < _FEWEST_POINTS:
         return None
     refined = pycolmap.Reconstruction(model)
     _add(refined, straight, tracks, names, _colours(tracks, [images_dir / name for name in names]))
-    for iterations in (12, 8):
-        yield from _adjust(refined, hold_focal, iterations)
-        _drop_outliers(refined)
+    yield from _adjust(refined, hold_focal, 12)
+    _drop_outliers(refined)
     bent = pycolmap.Reconstruction(refined)
     if _with_second_term(bent):
         yield from _adjust(bent, hold_focal, 12)
-        if _error_px(bent) < _MUCH_BETTER * _error_px(refined):
-            refined = bent
+    if _error_px(bent) < _MUCH_BETTER * _error_px(refined):
+        refined = bent
+    else:
+        yield from _adjust(refined, hold_focal, 8)
+    _drop_outliers(refined)
     features = set(model.points3D)
     return refined if _error_px(refined, features) < _WORSE * _error_px(model, features) else None
 
