@@ -13,6 +13,7 @@ import pytest
 from courtyard import TRANSFORMS, disagreement, photo_paths, true_poses
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.spatial import cKDTree
 
 from difix3d.errors import ConfigError, FormatError, ReconstructionError
 from difix3d.formats.colmap import read_reconstruction, write_reconstruction
@@ -211,6 +212,31 @@ def test_a_colmap_model_keeps_its_points_at_any_size_of_the_photos(tmp_path: Pat
     assert len(fewer.views) == 8 and 100 < len(fewer.points) < len(first.points)
     seen = np.bincount(np.concatenate([view.point_indices for view in fewer.views]), minlength=len(fewer.points))
     assert seen.min() >= 2
+
+
+@pytest.mark.slow
+def test_few_points_become_many_and_cameras_stay(tmp_path: Path) -> None:
+    """A COLMAP model of features alone, thinned: its points are kept, and hundreds more lie where the scene is."""
+    photos = courtyard_photos(tmp_path / "photos")
+    whole = read_reconstruction(run(photos, TRANSFORMS, tmp_path / "first").sparse_dir)
+    kept = np.arange(0, len(whole.points), 4)
+    row = np.full(len(whole.points), -1)
+    row[kept] = np.arange(len(kept))
+    views = []
+    for view in whole.views:
+        rows = row[view.point_indices]
+        views.append(View(photos.source_of(view.name), view.camera, None, rows[rows >= 0]))
+    thin = Reconstruction(tuple(views), whole.points[kept], whole.colors[kept])
+    write_reconstruction(tmp_path / "model", thin)
+    result = run(photos, tmp_path / "model", tmp_path / "second")
+    assert result.figures["points_from"] == "model" and result.figures["points"] > 2 * len(kept)
+    found = read_reconstruction(result.sparse_dir, result.images_dir)
+    np.testing.assert_allclose(found.points[: len(kept)], thin.points, atol=1e-9)
+    for before, after in zip(whole.views, found.views, strict=True):
+        np.testing.assert_allclose(after.camera.cam_from_world, before.camera.cam_from_world, atol=1e-9)
+    away, _ = cKDTree(whole.points).query(found.points[len(kept) :])
+    extent = np.linalg.norm(np.ptp([view.camera.position for view in whole.views], axis=0))
+    assert np.median(away) < 0.01 * extent and np.quantile(away, 0.9) < 0.05 * extent
 
 
 @pytest.mark.slow

@@ -1,7 +1,8 @@
 """Cameras that somebody already has, from COLMAP or nerfstudio, brought to the photos of a capture.
 
 Photos are found by the names that the person gave them: whole name, name without folders, name without suffix;
-first the one that fits. Points come from the COLMAP model, or are triangulated from matches with the cameras held.
+first the one that fits. Points come from the COLMAP model, or are triangulated from matches with the cameras held;
+where they are few, more are looked for (refine.py), the cameras still held.
 """
 
 from __future__ import annotations
@@ -24,10 +25,14 @@ from difix3d.sfm.base import STAGE, Photo, PhotoSet, Said, SfmResult, SfmSetting
 from difix3d.sfm.checks import SEEN_PER_PHOTO, require_features, seen_per_photo
 from difix3d.sfm.pairs import choose_pairs
 from difix3d.sfm.pose_files import PosedFrame, find_poses, read_transforms
+from difix3d.sfm.refine import POINTS, fill
 from difix3d.sfm.undistort import undistort
 
 SAME_SHAPE = 0.01
 """Relative difference of aspect ratios up to which a photo is the camera's picture, resized."""
+
+FEW_PER_PHOTO = 300
+"""Points for each photo that a fit wants to start from: models of features alone have 100 to 200."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ class KnownPosesBackend:
 
     def reconstruct(self, photos: PhotoSet, workspace: Path, settings: SfmSettings) -> Generator[Said, None, SfmResult]:
         """See SfmBackend. figures: registered, photos, points, reprojection_px, focal_px, matcher, mapper
-        ("known_poses"), points_from ("model" or "matches"); seconds_extract, _match, _map and _straighten."""
+        ("known_poses"), points_from ("model" or "matches"); seconds_extract, _match, _map, _refine and _straighten."""
         require_enough_photos(photos)
         workspace.mkdir(parents=True, exist_ok=True)
         yield Progress(STAGE, "Reading poses", 0, 0)
@@ -58,7 +63,7 @@ class KnownPosesBackend:
         if source:
             _take_points(model, source, shots)
         images_dir, sparse_dir = workspace / "undistorted", workspace / "sparse"
-        spent = Spent("extract", "match", "map", "straighten")
+        spent = Spent("extract", "match", "map", "refine", "straighten")
         with spent("straighten"):
             yield from undistort(model, photos.folder, images_dir, sparse_dir, settings.thread_count)
 
@@ -74,6 +79,12 @@ class KnownPosesBackend:
                     "convention: "
                     f"{path.name} is read as {'COLMAP' if source else 'OpenGL camera-to-world'}."
                 )
+        if model.num_points3D() < min(POINTS // 2, FEW_PER_PHOTO * len(shots)):
+            with spent("refine"):
+                filled = yield from fill(model, images_dir, settings.thread_count)
+            if filled is not None:
+                model = filled
+                model.write(sparse_dir)
         left_out = tuple(photo.name for photo in photos.photos if photo.name not in {s.photo.name for s in shots})
         figures = {
             "registered": len(shots),

@@ -1,4 +1,4 @@
-"""Sharpen cameras and fill in points, once a sparse model stands.
+"""Sharpen cameras and fill in points, once a sparse model stands; or only fill in points, where cameras are given.
 
 Features found at the photos' own size are off by a third of a pixel, and there are few: fits of such cameras lose up to
 a decibel. Looking at doubled photos mends both and takes five times as long. Instead: depth of every photo
@@ -7,8 +7,9 @@ a decibel. Looking at doubled photos mends both and takes five times as long. In
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -53,15 +54,11 @@ def refine(
     straight: the model of the photos in images_dir, the same ones without distortion (undistort.py). hold_focal: leave
     focal lengths as they are. threads: photos at a time.
     """
-    scene = plain(straight)
-    names = [view.name for view in scene.views]
-    with ThreadPoolExecutor(threads) as pool:
-        greys = list(pool.map(lambda name: _opened(images_dir / name, "L"), names))
-    tracks = joined((yield from _tracks(scene, greys, threads)))
-    if len(tracks.points) < _FEWEST_POINTS:
+    seen = yield from _look(straight, images_dir, threads, "Refining cameras")
+    if seen is None:
         return None
     refined = pycolmap.Reconstruction(model)
-    _add(refined, straight, tracks, names, _colours(tracks, [images_dir / name for name in names]))
+    _add(refined, straight, seen)
     yield from _adjust(refined, hold_focal, 12)
     _drop_outliers(refined)
     bent = pycolmap.Reconstruction(refined)
@@ -76,6 +73,47 @@ def refine(
     return refined if _error_px(refined, features) < _WORSE * _error_px(model, features) else None
 
 
+def fill(
+    straight: pycolmap.Reconstruction, images_dir: Path, threads: int = 1
+) -> Generator[Progress, None, pycolmap.Reconstruction | None]:
+    """`straight` with more points, its cameras and its own points as they are. None where too little is found.
+
+    images_dir: its photos, without distortion. threads: photos at a time.
+    """
+    seen = yield from _look(straight, images_dir, threads, "Filling in points")
+    if seen is None:
+        return None
+    filled = pycolmap.Reconstruction(straight)
+    own = set(filled.points3D)
+    _add(filled, straight, seen)
+    yield from _adjust(filled, True, 12, held=own)
+    _drop_outliers(filled, own)
+    return filled
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """names: of the photos that tracks count; colours: [P, 3] of their points."""
+
+    names: tuple[str, ...]
+    tracks: Tracks
+    colours: NDArray[np.uint8]
+
+
+def _look(
+    straight: pycolmap.Reconstruction, images_dir: Path, threads: int, message: str
+) -> Generator[Progress, None, _Seen | None]:
+    """Points that the photos see beside those of `straight`. None where they are too few to be of use."""
+    scene = plain(straight)
+    names = tuple(view.name for view in scene.views)
+    with ThreadPoolExecutor(threads) as pool:
+        greys = list(pool.map(lambda name: _opened(images_dir / name, "L"), names))
+    tracks = joined((yield from _tracks(scene, greys, threads, message)))
+    if len(tracks.points) < _FEWEST_POINTS:
+        return None
+    return _Seen(names, tracks, _colours(tracks, [images_dir / name for name in names]))
+
+
 def _opened(path: Path, mode: str) -> NDArray[np.uint8]:
     """mode: "L" [H, W] or "RGB" [H, W, 3]."""
     with Image.open(path) as photo:
@@ -83,7 +121,7 @@ def _opened(path: Path, mode: str) -> NDArray[np.uint8]:
 
 
 def _tracks(
-    scene: Reconstruction, greys: list[NDArray[np.uint8]], threads: int
+    scene: Reconstruction, greys: list[NDArray[np.uint8]], threads: int, message: str
 ) -> Generator[Progress, None, list[Tracks]]:
     """The corners of each swept photo."""
     photos = small_photos(scene, greys)
@@ -118,30 +156,25 @@ def _tracks(
             for future in as_completed([pool.submit(work, index) for index in chosen]):
                 future.result()
                 done += 1
-                yield Progress(STAGE, "Refining cameras", done, pace.total, "photos", pace.left(done))
+                yield Progress(STAGE, message, done, pace.total, "photos", pace.left(done))
     finally:
         pool.shutdown(cancel_futures=True)
     return [tracks[index] for index in chosen]
 
 
-def _add(
-    model: pycolmap.Reconstruction,
-    straight: pycolmap.Reconstruction,
-    tracks: Tracks,
-    names: Sequence[str],
-    colours: NDArray[np.uint8],
-) -> None:
-    """The tracks as points of the model, seen where its lenses have what `straight` has there."""
+def _add(model: pycolmap.Reconstruction, straight: pycolmap.Reconstruction, seen: _Seen) -> None:
+    """What was seen as points of the model, seen where its lenses have what `straight` has there."""
+    tracks = seen.tracks
     elements: list[list[pycolmap.TrackElement]] = [[] for _ in tracks.points]
     for number in np.unique(tracks.photo):
-        image, flat = (each.find_image_with_name(names[number]) for each in (model, straight))
+        image, flat = (each.find_image_with_name(seen.names[number]) for each in (model, straight))
         rows = np.flatnonzero(tracks.photo == number)
         rays = np.asarray(straight.camera(flat.camera_id).cam_from_img(tracks.pixel[rows]))
         places = model.camera(image.camera_id).img_from_cam(np.column_stack([rays, np.ones(len(rays))]))
         for point, where in zip(tracks.point[rows], np.asarray(places)):
             elements[point].append(pycolmap.TrackElement(image.image_id, len(image.points2D)))
             image.points2D.append(pycolmap.Point2D(where))
-    for place, track, colour in zip(tracks.points, elements, colours):
+    for place, track, colour in zip(tracks.points, elements, seen.colours):
         model.add_point3D(place, pycolmap.Track(track), colour)
 
 
@@ -156,8 +189,10 @@ def _colours(tracks: Tracks, paths: Sequence[Path]) -> NDArray[np.uint8]:
     return colours
 
 
-def _adjust(model: pycolmap.Reconstruction, hold_focal: bool, iterations: int) -> Generator[Progress, None, None]:
-    """Bundle adjustment in place."""
+def _adjust(
+    model: pycolmap.Reconstruction, hold_focal: bool, iterations: int, held: Set[int] | None = None
+) -> Generator[Progress, None, None]:
+    """Bundle adjustment in place. held: adjust neither cameras nor these points, only the others."""
     options = pycolmap.BundleAdjustmentOptions()
     options.print_summary = False
     options.refine_focal_length = not hold_focal
@@ -168,15 +203,21 @@ def _adjust(model: pycolmap.Reconstruction, hold_focal: bool, iterations: int) -
     config = pycolmap.BundleAdjustmentConfig()
     for image_id in model.reg_image_ids():
         config.add_image(image_id)
-    config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+    if held is None:
+        config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+    else:
+        options.refine_rig_from_world = options.refine_extra_params = options.refine_focal_length = False
+        for point_id in held:
+            config.add_constant_point(point_id)
     adjuster = pycolmap.create_default_bundle_adjuster(options, config, model)
     for _ in in_background(adjuster.solve, lambda: 0):
-        yield Progress(STAGE, "Adjusting cameras", 0, 0)
+        yield Progress(STAGE, "Adjusting points" if held is not None else "Adjusting cameras", 0, 0)
     model.update_point_3d_errors()
 
 
-def _drop_outliers(model: pycolmap.Reconstruction) -> None:
-    for point_id in [point_id for point_id, point in model.points3D.items() if point.error > _OUTLIER_PX]:
+def _drop_outliers(model: pycolmap.Reconstruction, but: Set[int] = frozenset()) -> None:
+    errors = {point_id: point.error for point_id, point in model.points3D.items() if point_id not in but}
+    for point_id in [point_id for point_id, error in errors.items() if error > _OUTLIER_PX]:
         model.delete_point3D(point_id)
 
 
