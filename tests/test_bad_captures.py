@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from courtyard import photo_paths
+from PIL import Image
 
 from difix3d.cli import main
 
@@ -111,3 +113,18 @@ def test_a_process_of_its_own_ends_with_status_2_and_a_clean_stderr(shared: Path
     lines = done.stderr.splitlines()
     assert "Traceback" not in done.stderr and lines[-1].startswith("difix3d: Found 0 features")
     assert all(line.startswith(("[ingest]", "[reconstruct]", "difix3d:")) for line in lines)
+
+
+@pytest.mark.slow
+def test_small_photos_are_looked_at_again_with_finer_features(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At their own size all find a place, by too few points to trust."""
+    (tmp_path / "small").mkdir()
+    for path in photo_paths():
+        with Image.open(path) as photo:
+            photo.resize((256, 144)).save(tmp_path / "small" / path.name, quality=95)
+    status, _ = until_reconstruct(tmp_path / "small", tmp_path / "scene", capsys)
+    figures = json.loads((tmp_path / "scene/stages/reconstruct.json").read_text())["figures"]
+    assert status == 0 and figures["first_octave"] == -1
+    assert figures["registered"] == len(photo_paths()) and figures["reprojection_px"] < 0.5

@@ -123,6 +123,12 @@ def test_nothing_is_followed_where_there_is_no_depth(depth: np.ndarray) -> None:
     assert not len(follow(0, CAMERAS, GREYS, np.zeros_like(depth), (1, 2, 3), 300).points)
 
 
+def test_corners_that_no_other_photo_shows_are_no_points(depth: np.ndarray) -> None:
+    plain = [np.full_like(GREYS[0], 128) for _ in GREYS[1:]]
+    assert not len(follow(0, CAMERAS, [GREYS[0], *plain], depth, (1, 2, 3), 300).points)
+    assert not len(follow(0, CAMERAS, GREYS, depth, (), 300).points)
+
+
 def test_joined_tracks_keep_their_points(depth: np.ndarray) -> None:
     one = follow(0, CAMERAS, GREYS, depth, (1, 2, 3), 100)
     both = joined([one, one])

@@ -1,12 +1,13 @@
 """Structure from motion on photos alone: SIFT, matching, incremental or global mapping (COLMAP, GLOMAP) on CPU.
 
 What is tried, until four in five photos have a camera:
-1. pairs as `pairs.choose_pairs` has them (of doubled photos where features are few), incremental mapping; again with
-   the focal length held, which a few seconds of video need;
+1. pairs as `pairs.choose_pairs` has them, incremental mapping; again with the focal length held, which a few seconds
+   of video need;
 2. global mapping of the same matches (a few seconds; joins what the incremental mapper leaves in pieces, and finds
    a focal length that EXIF does not tell, where growing photo by photo strayed);
 3. for ordered photos, all pairs (they may not have been in order);
-4. finer features, unless the photos show two subjects, or nothing in common at all.
+4. finer features, unless the photos show two subjects, or nothing in common at all; also where all have a camera but
+   share few points, as small photos do.
 Then the cameras are sharpened and points filled in (refine.py).
 """
 
@@ -26,7 +27,7 @@ from difix3d.sfm import features, mapping
 from difix3d.sfm.background import Spent
 from difix3d.sfm.base import STAGE, PhotoSet, Said, SfmResult, SfmSettings, require_enough_photos
 from difix3d.sfm.baseline import has_pairs_apart
-from difix3d.sfm.checks import require_features, require_parallax, require_scene
+from difix3d.sfm.checks import SEEN_PER_PHOTO, require_features, require_parallax, require_scene, seen_per_photo
 from difix3d.sfm.mapping import Model
 from difix3d.sfm.pairs import EXHAUSTIVE_UNORDERED, choose_pairs, exhaustive_pairs
 from difix3d.sfm.refine import refine
@@ -56,23 +57,20 @@ class ColmapBackend:
         spent = Spent("extract", "match", "map", "refine", "straighten")
         run = _Run(photos, workspace, settings, spent)
         yield from run.find_features(features.Detail())
-        found = features.features_per_photo(run.database)
-        require_features(found)
-        if np.median(found) < features.DOUBLED_BELOW:
-            run = _Run(photos, workspace / "doubled", settings, spent)
-            yield from run.find_features(features.DOUBLED)
+        require_features(features.features_per_photo(run.database))
         yield from run.match()
         best = yield from run.map_best()
         if not run.good(best) and run.matcher == "sequential" and len(photos.photos) <= EXHAUSTIVE_UNORDERED:
             yield from run.match(exhaustive=True)
             best = mapping.better(best, (yield from run.map_best()))
-        if not run.good(best) and run.any_overlap() and not run.two_subjects(best):
-            yield Warned(STAGE, _piecemeal(best, photos))
+        thin = run.good(best) and _is_thin(best)
+        if thin or (not run.good(best) and run.any_overlap() and not run.two_subjects(best)):
+            yield Warned(STAGE, _piecemeal(best, photos, thin))
             finer = _Run(photos, workspace / "fine", settings, spent)
             yield from finer.find_features(features.FINE)
             yield from finer.match(exhaustive=run.matcher == "exhaustive")
             best_of_finer = yield from finer.map_best()
-            if mapping.better(best, best_of_finer) is best_of_finer:
+            if (thin and finer.good(best_of_finer)) or mapping.better(best, best_of_finer) is best_of_finer:
                 run, best = finer, best_of_finer
 
         model = require_scene(best, photos)
@@ -214,8 +212,13 @@ class _Run:
         }
 
 
-def _piecemeal(model: Model | None, photos: PhotoSet) -> str:
-    return (
-        f"Only {model.registered if model else 0} of {len(photos.photos)} photos found their place; looking again "
-        "with finer features, which takes three to five times as long."
-    )
+def _is_thin(model: Model | None) -> bool:
+    """Whether the photos share too few points for the cameras to be trusted: those of a small picture, mostly."""
+    return model is not None and seen_per_photo(model.reconstruction) < SEEN_PER_PHOTO
+
+
+def _piecemeal(model: Model | None, photos: PhotoSet, thin: bool) -> str:
+    found = f"Only {model.registered if model else 0} of {len(photos.photos)} photos found their place"
+    if thin:
+        found = "The photos share few points"
+    return f"{found}; looking again with finer features, which takes three to five times as long."

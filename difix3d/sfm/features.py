@@ -30,11 +30,6 @@ class Detail:
     first_octave: int = 0
 
 
-DOUBLED = Detail(features=1500, first_octave=-1)
-DOUBLED_BELOW = 650
-"""Features of a typical photo, below which all are looked at again at twice their size: fits of small videos gain by
-it (`benchmarks/sfm.py --scenes train/v_university train/v_university2 --fit 600`), photos with more features do not."""
-
 FINE = Detail(features=4000, long_side_px=1200, first_octave=-1)
 """Three to five times slower: for captures that the normal detail leaves in pieces."""
 

@@ -78,7 +78,9 @@ def follow(
         )
         found[other] = _found(grey, greys[other], (known > 0) & (inside > 0.999), at, pixels)
     seen = np.sum([good for good, _ in found.values()], axis=0)
-    rows = np.flatnonzero(seen >= min(_SEEN_BY, len(neighbours)))
+    rows = np.flatnonzero(seen >= max(1, min(_SEEN_BY, len(neighbours))))
+    if not len(rows):
+        return Tracks.none()
     place = np.full(len(at), -1)
     place[rows] = np.arange(len(rows))
     centres = at[rows] + np.float32(0.5)
