@@ -9,23 +9,27 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from difix3d.geometry import looked_at_point, pose_distance, project
-from difix3d.types import Camera, Reconstruction, require_shape
+from difix3d.types import Camera, Reconstruction, View, require_shape
 
 _PARALLAX_DEG = 20.0
 """A point seen from this far aside still counts 0.6: surfaces look much the same, occlusions begin to differ."""
 _OCCLUSION_TOLERANCE = 0.1
-"""Points up to this share behind the rendered depth count as seen: rendered depth is soft."""
+"""Points up to this share behind the rendered depth count as seen: rendered depth is soft. So do those that are deeper,
+or less deep, by this share than the ones found around them."""
+_CELLS = 24
+"""Along a photo's longer side: a cell and its eight neighbours hold some of the points found in it."""
 
 
 @dataclass(frozen=True)
 class RankedReference:
     """One photo, as seen from a novel camera.
 
-    score: share of the novel picture's visible points that this photo saw too, in [0, 1]; points that it saw from
+    score: share of the novel picture's visible points that this photo shows too, in [0, 1]; points that it shows from
     another side, or coarser, count less. shared: how many points that is, each counted as 1. distance: world units
     between the camera centres; angle_deg: between the orientations.
     """
@@ -60,8 +64,9 @@ def rank_references(
     scale = max(float(np.linalg.norm(looked_at_point(reconstruction) - camera.position)), 1e-12)
 
     ranked = []
+    rows = np.flatnonzero(visible & seen_by_any)
     for view in views:
-        shared = view.point_indices[visible[view.point_indices]]
+        shared = rows[_shown(view, reconstruction.points, rows)]
         weights = _agreement(camera, view.camera, reconstruction.points[shared])
         distance, angle = pose_distance(camera, view.camera)
         # Rounded, so that the order does not hang on the last bit of a sum.
@@ -78,7 +83,7 @@ def _apart(one: RankedReference, scale: float) -> float:
 def _visible(camera: Camera, points: NDArray[np.float64], depth: NDArray[np.float32] | None) -> NDArray[np.bool_]:
     """[P] whether each point is in front of the camera, in its picture, and not behind the rendered surface."""
     pixels, z = project(camera, points)
-    inside = (z > 0) & (pixels >= 0).all(axis=1) & (pixels < (camera.width, camera.height)).all(axis=1)
+    inside = _in_picture(camera, pixels, z)
     if depth is None:
         return inside
     require_shape("depth", depth, (camera.height, camera.width))
@@ -86,6 +91,34 @@ def _visible(camera: Camera, points: NDArray[np.float64], depth: NDArray[np.floa
     surface = np.asarray(depth, dtype=np.float64)[row, column]
     inside[inside] = (surface <= 0) | (z[inside] <= surface * (1 + _OCCLUSION_TOLERANCE))
     return inside
+
+
+def _shown(view: View, points: NDArray[np.float64], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """[len(rows)] whether the photo shows these of the points: found in it, or as deep as what was found around."""
+    camera = view.camera
+    found = np.zeros(len(points), bool)
+    found[view.point_indices] = True
+    cell = max(camera.width, camera.height) / _CELLS
+    shape = int(camera.height / cell) + 1, int(camera.width / cell) + 1
+    nearest, deepest = np.full(shape, np.inf, np.float32), np.zeros(shape, np.float32)
+    pixels, z = project(camera, points[view.point_indices])
+    ahead = _in_picture(camera, pixels, z)
+    column, row = (pixels[ahead] / cell).astype(np.int64).T
+    np.minimum.at(nearest, (row, column), z[ahead].astype(np.float32))
+    np.maximum.at(deepest, (row, column), z[ahead].astype(np.float32))
+    around = np.ones((3, 3), np.uint8)
+    nearest, deepest = np.asarray(cv2.erode(nearest, around)), np.asarray(cv2.dilate(deepest, around))
+    pixels, z = project(camera, points[rows])
+    inside = _in_picture(camera, pixels, z)
+    column, row = (pixels[inside] / cell).astype(np.int64).T
+    shown = found[rows]
+    low, high = nearest[row, column] * (1 - _OCCLUSION_TOLERANCE), deepest[row, column] * (1 + _OCCLUSION_TOLERANCE)
+    shown[inside] |= (z[inside] >= low) & (z[inside] <= high)
+    return shown
+
+
+def _in_picture(camera: Camera, pixels: NDArray[np.float64], z: NDArray[np.float64]) -> NDArray[np.bool_]:
+    return (z > 0) & (pixels >= 0).all(axis=1) & (pixels < (camera.width, camera.height)).all(axis=1)
 
 
 def _agreement(camera: Camera, other: Camera, points: NDArray[np.float64]) -> NDArray[np.float64]:

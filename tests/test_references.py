@@ -80,6 +80,17 @@ def test_what_was_seen_counts_more_than_standing_near() -> None:
     assert ranked[0].shared == 60 and ranked[1].shared == 0 and ranked[1].score == 0
 
 
+def test_a_photo_shows_more_than_was_found_in_it() -> None:
+    """Points are looked for in a few photos each: two thirds of the subject's were not looked for in the nearest."""
+    points = np.concatenate([points_around((0, 0, 0)), points_around((0, 1.5, 0))])
+    near = View("near.jpg", camera((0.05, -1.0, 0), (0, 0, 0)), None, np.arange(0, 60, 3))
+    far = View("far.jpg", camera((0.5, -0.9, 0), (0, 0, 0)), None, np.arange(60))
+    beyond = View("beyond.jpg", camera((0, 3.0, 0), (0, 1.5, 0)), None, np.arange(60, 120))
+    ranked = rank_references(camera((0, -1, 0), (0, 0, 0)), scene([far, near, beyond], points))
+    assert names(ranked)[0] == "near.jpg" and ranked[0].shared > 40
+    assert ranked[0].shared < 80, "what lies behind the subject was found in no photo from this side"
+
+
 def test_of_two_that_saw_the_same_the_one_from_the_same_side_comes_first() -> None:
     points, everything = points_around((0, 0, 0)), np.arange(60)
     aside = View("a.jpg", camera((0.9, -0.4, 0), (0, 0, 0)), None, everything)
