@@ -221,6 +221,25 @@ def test_what_is_learned_by_heart_is_not_kept(scene: SyntheticScene) -> None:
     assert first_at_full_size >= 2
 
 
+def test_a_budget_of_steps_takes_all_scores_however_slow(
+    scene: SyntheticScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However slow they are: when a state is taken back depends on them, and so what comes out."""
+    fits = []
+    for slow in (False, True):
+        trainer = learning_noise(scene, 600)
+        plain = trainer.score
+
+        def score(photo: Photo, plain=plain, slow=slow) -> tuple[float, float]:
+            if slow:
+                time.sleep(0.1)
+            return plain(photo)
+
+        monkeypatch.setattr(trainer, "score", score)
+        fits.append(([update.psnr for update in trainer.run() if update.psnr is not None], trainer.steps))
+    assert fits[0] == fits[1]
+
+
 def test_going_back_over_a_refinement_has_other_splats(scene: SyntheticScene, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = learning_noise(scene, 3000)
     numbers = []

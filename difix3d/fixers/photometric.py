@@ -23,6 +23,10 @@ _GAIN_PRIOR = 2e-3
 """Variance that stands for "gain 1": a plain wall says nothing of contrast."""
 
 _LARGE_PX = 800
+_ASTRAY_PX, _ASTRAY_SHARE = 1.0, 0.1
+"""Flow that leads back to this far from where it came from, in full-size pixels and as a share of its length, keeps
+exp(-1/2) of itself."""
+_FLOW_FEATHER_PX = 2.0
 
 _SHARPNESS_PX = 1.5
 """Both pictures are compared at about the render's sharpness."""
@@ -98,7 +102,9 @@ def flow_to(render: Floats, photo: Floats, pixel: float = 1.0) -> Floats:
     pixel: full-size pixels that one of these stands for.
 
     Dense inverse search (Kroeger et al. 2016). Depth errors shift a warped photo; aligning it by what can be seen
-    is the idea of Floating Textures (Eisemann et al. 2008). Zero for pictures too small to search in.
+    is the idea of Floating Textures (Eisemann et al. 2008). Searched both ways: where following there and back leads
+    elsewhere (clouds, moving cars), flow goes to zero, and what depth says stays. Zero for pictures too small to search
+    in.
     """
     height, width = render.shape[:2]
     if min(height, width) < 16:
@@ -108,7 +114,13 @@ def flow_to(render: Floats, photo: Floats, pixel: float = 1.0) -> Floats:
     finest = 2 if pixel * max(height, width) > _LARGE_PX else 1
     search.setFinestScale(max(0, finest - round(np.log2(pixel))))
     grey = [(luma(picture) * 255.0 + 0.5).astype(np.uint8) for picture in (render, photo)]
-    return np.asarray(search.calc(grey[0], grey[1], None), dtype=np.float32)
+    there, back = (np.asarray(search.calc(a, b, None), dtype=np.float32) for a, b in (grey, grey[::-1]))
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    returned = cv2.remap(back, x + there[..., 0], y + there[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    astray = np.linalg.norm(there + returned, axis=-1)
+    tolerated = _ASTRAY_PX / pixel + _ASTRAY_SHARE * np.linalg.norm(there, axis=-1)
+    kept = np.exp(-0.5 * np.square(astray / tolerated)).astype(np.float32)
+    return there * gaussian(kept, _FLOW_FEATHER_PX / pixel)[..., None]
 
 
 def agreement(photo: Floats, render: Floats, pixel: float = 1.0) -> Floats:

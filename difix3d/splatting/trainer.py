@@ -33,7 +33,7 @@ from difix3d.types import Camera, Splats
 _UPDATE_SECONDS = 0.25
 _SCORE_SECONDS, _SCORE_FRACTION, _SCORE_SHARE = 2.5, 0.1, 0.05
 """Held-out photos are scored at most every so many seconds (every tenth of a run counted in steps), and for at most
-this share of the time."""
+this share of a budget of seconds."""
 _SCORED_PHOTOS = 4
 _LOSS_FRACTION = 0.05
 """Without held-out photos the mean loss over so much of a run stands in for their score."""
@@ -151,7 +151,9 @@ class Trainer:
             if seconds - last_update >= _UPDATE_SECONDS:
                 last_update = seconds
                 yield Update(self._steps, seconds, fraction, len(self._parameters), float(losses[-1]))
-            if fraction - scored_at < gap or self._scoring_seconds > _SCORE_SHARE * seconds:
+            # A budget of steps alone must give the same splats however busy the machine is, so all scores are taken.
+            dear = self.settings.seconds > 0 and self._scoring_seconds > _SCORE_SHARE * seconds
+            if fraction - scored_at < gap or dear:
                 continue
             if self.heldout:
                 value, loss = yield from self._scored(seconds, fraction, float(losses[-1]))

@@ -205,6 +205,23 @@ def test_flow_points_from_the_render_into_the_photo() -> None:
     assert not flow_to(seen[:8], photo[:8]).any()
 
 
+def test_what_drove_off_has_no_flow() -> None:
+    """A car that moved a little is found; of one that drove off, what is found leads back elsewhere."""
+    scene = walls.see(TARGET).rgb
+    car = gaussian(np.random.default_rng(0).random((30, 40, 3), np.float32), 2)
+    car = (car - car.min()) / np.ptp(car)
+
+    def seen(x: int) -> np.ndarray:
+        picture = scene.copy()
+        picture[60:90, x : x + 40] = car
+        return picture
+
+    for moved_px, expected_px in ((6, 6), (60, 0)):
+        length = np.linalg.norm(flow_to(seen(60), seen(60 + moved_px)), axis=-1)
+        assert np.median(length[62:88, 62:98]) == pytest.approx(expected_px, abs=0.5)
+        assert np.median(length[:40]) < 0.1
+
+
 def test_agreement_knows_the_same_from_the_different() -> None:
     seen = walls.see(TARGET).rgb
     assert agreement(seen, gaussian(seen, 1.5)).mean() > 0.8
