@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from difix3d.geometry import looked_at_point, pose_distance, project
@@ -106,8 +106,7 @@ def _shown(view: View, points: NDArray[np.float64], rows: NDArray[np.int64]) -> 
     column, row = (pixels[ahead] / cell).astype(np.int64).T
     np.minimum.at(nearest, (row, column), z[ahead].astype(np.float32))
     np.maximum.at(deepest, (row, column), z[ahead].astype(np.float32))
-    around = np.ones((3, 3), np.uint8)
-    nearest, deepest = np.asarray(cv2.erode(nearest, around)), np.asarray(cv2.dilate(deepest, around))
+    nearest, deepest = _around(nearest).min(axis=(2, 3)), _around(deepest).max(axis=(2, 3))
     pixels, z = project(camera, points[rows])
     inside = _in_picture(camera, pixels, z)
     column, row = (pixels[inside] / cell).astype(np.int64).T
@@ -115,6 +114,11 @@ def _shown(view: View, points: NDArray[np.float64], rows: NDArray[np.int64]) -> 
     low, high = nearest[row, column] * (1 - _OCCLUSION_TOLERANCE), deepest[row, column] * (1 + _OCCLUSION_TOLERANCE)
     shown[inside] |= (z[inside] >= low) & (z[inside] <= high)
     return shown
+
+
+def _around(grid: NDArray[np.float32]) -> NDArray[np.float32]:
+    """[rows, columns, 3, 3]: each cell and its eight neighbours."""
+    return sliding_window_view(np.pad(grid, 1, mode="edge"), (3, 3))
 
 
 def _in_picture(camera: Camera, pixels: NDArray[np.float64], z: NDArray[np.float64]) -> NDArray[np.bool_]:
