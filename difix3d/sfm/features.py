@@ -104,8 +104,8 @@ def match(path: Path, photos: PhotoSet, pairs: Pairs, settings: SfmSettings) -> 
     pairing.match_list_path = list_path
     pairing.block_size = 50
     options = pycolmap.FeatureMatchingOptions()
-    # Two threads at a time sometimes lost the matches of a photo on a busy machine (pycolmap 4.2.1: one run in ten, the
-    # same keypoints and descriptors), and its camera came to lie 7 % of the scene away. One takes 1.6 times as long.
+    # With two threads at a time, pycolmap 4.2.1 now and then gave other matches for the same descriptors on a busy
+    # machine, and so other cameras.
     options.num_threads = 1
     geometry = pycolmap.TwoViewGeometryOptions()
     geometry.ransac.random_seed = settings.seed

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2  # noqa: F401  before pycolmap: opencv 5 loaded after it aborts at the first picture read
 import numpy as np
 import pycolmap
 from numpy.typing import NDArray
