@@ -9,7 +9,8 @@ run: $(VENV)/.installed  ## install, then open the app on the bundled example
 	$(BIN)/python app.py examples/courtyard/images
 
 test: $(VENV)/.installed  ## install, then run every test that can run here
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/journeys
+	$(BIN)/python -m pytest tests/journeys  # alone: browsers wait only so long for a busy server
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
