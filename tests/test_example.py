@@ -97,9 +97,11 @@ def test_both_are_captures(tmp_path: Path, name: str) -> None:
     assert done.figures["focal_priors"] == (PHOTOS if name == "images" else 0)
 
 
-def test_the_script_that_makes_it_parses_and_is_documented() -> None:
-    script = EXAMPLES / "make_courtyard.py"
+@pytest.mark.parametrize("name", ["make_courtyard.py", "make_training_scenes.py"])
+def test_the_scripts_that_make_scenes_parse_and_are_documented(name: str) -> None:
+    script = EXAMPLES / name
     for path in (script, *(EXAMPLES / "courtyard_blender").glob("*.py")):
         assert ast.get_docstring(ast.parse(path.read_text())), path.name
     assert "pip install bpy==5.0.0" in (EXAMPLES / "README.md").read_text()
     assert "pip install bpy==5.0.0" in script.read_text()
+    assert name in (EXAMPLES / "README.md").read_text()
