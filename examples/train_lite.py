@@ -1,11 +1,11 @@
 """Train the fixer `lite` again, from captures to the weights that ship with the project.
 
     difix3d pairs --scenes SCENES... --out PAIRS
-    python examples/train_lite.py PAIRS --out WORK
+    python examples/train_lite.py PAIRS... --out WORK
 
 Carries each pair's photos into its render once (WORK/prepared), then trains and writes WORK/lite.safetensors, which
-difix3d/fixers/lite/lite.safetensors is a copy of. May be stopped at any time and called again: it goes on. A GPU is
-taken where there is one.
+difix3d/fixers/lite/lite.safetensors is a copy of. May be stopped at any time and called again: it goes on. With --from
+it begins where other weights ended. A GPU is taken where there is one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MINUTES_BETWEEN_SAVES = 3.0
 
 
 def prepare(pairs: Path, out: Path) -> list[Path]:
-    """The prepared pairs of `pairs`, made where they are not there yet."""
+    """The prepared pairs of `pairs` in the folder `out`, made where they are not there yet."""
     out.mkdir(parents=True, exist_ok=True)
     files = []
     for row in read_rows(pairs, split="train"):
@@ -40,15 +40,25 @@ def prepare(pairs: Path, out: Path) -> list[Path]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("pairs", type=Path, help="a folder that difix3d pairs made")
+    parser.add_argument("pairs", type=Path, nargs="+", help="folders that difix3d pairs made")
     parser.add_argument("--out", type=Path, required=True, metavar="WORK")
+    parser.add_argument("--from", type=Path, dest="start", help="weights to begin from; without, from chance")
     parser.add_argument("--steps", type=int, default=LiteSettings.steps)
+    parser.add_argument("--learning-rate", type=float, default=LiteSettings.learning_rate)
+    parser.add_argument("--perceptual-weight", type=float, default=LiteSettings.perceptual_weight, help="of LPIPS")
     parser.add_argument("--seed", type=int, default=LiteSettings.seed)
     parser.add_argument("--minutes", type=float, default=0.0, help="stop after so many, to go on later; 0: to the end")
     arguments = parser.parse_args()
-    settings = LiteSettings(steps=arguments.steps, seed=arguments.seed)
-    files = prepare(arguments.pairs, arguments.out / "prepared")
-    trainer = LiteTrainer(settings, Crops(files, settings.size_px, settings.batch, settings.seed))
+    settings = LiteSettings(
+        steps=arguments.steps,
+        learning_rate=arguments.learning_rate,
+        perceptual_weight=arguments.perceptual_weight,
+        seed=arguments.seed,
+    )
+    prepared = arguments.out / "prepared"
+    files = [file for index, pairs in enumerate(arguments.pairs) for file in prepare(pairs, prepared / str(index))]
+    crops = Crops(files, settings.size_px, settings.batch, settings.seed)
+    trainer = LiteTrainer(settings, crops, start=arguments.start)
     state = arguments.out / "state.pt"
     if state.is_file():
         trainer.load(state)

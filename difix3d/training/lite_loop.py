@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -24,6 +24,7 @@ from torch import Tensor
 from difix3d.atomic import replacing_file
 from difix3d.errors import CheckpointError
 from difix3d.fixers.difix.precision import fast_dtype
+from difix3d.fixers.lite.fixer import digest_of, load_network
 from difix3d.fixers.lite.network import LiteNetwork
 from difix3d.losses import LPIPS
 from difix3d.training.lite_crops import Batch, Crops
@@ -41,7 +42,8 @@ _GRADIENT_NORM = 1.0
 @dataclass(frozen=True)
 class LiteSettings:
     """steps: of the whole training, which the learning rate fades over; perceptual_from: share of the steps before
-    LPIPS joins; the weights of the loss; the seed decides the first weights and every crop."""
+    LPIPS joins; the weights of the loss; start: digest of the weights it begins from ("": none, the seed draws them);
+    the seed decides every crop too."""
 
     steps: int = 3000
     batch: int = 4
@@ -51,6 +53,7 @@ class LiteSettings:
     perceptual_weight: float = 1.0
     blocks_weight: float = 1.0
     trust_weight: float = 0.02
+    start: str = ""
     seed: int = 0
 
 
@@ -64,13 +67,17 @@ class LiteUpdate:
 
 
 class LiteTrainer:
-    """Holds network, running mean and optimiser. `run` trains, `save` and `load` stop and go on, `export` ships."""
+    """Holds network, running mean and optimiser. `run` trains, `save` and `load` stop and go on, `export` ships.
 
-    def __init__(self, settings: LiteSettings, crops: Crops, device: str | None = None):
-        self.settings, self._crops = settings, crops
+    start: weights to begin from, as `export` writes them. CheckpointError where they are not of this network.
+    """
+
+    def __init__(self, settings: LiteSettings, crops: Crops, device: str | None = None, start: Path | None = None):
+        self.settings, self._crops = replace(settings, start=digest_of(start) if start else ""), crops
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.manual_seed(settings.seed)
-        self.network = LiteNetwork().to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = load_network(start).train() if start else LiteNetwork()
+        self.network = network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._mean = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
         self._optimiser = torch.optim.AdamW(self.network.parameters(), settings.learning_rate, weight_decay=1e-3)
         self._lpips = LPIPS.load("vgg").to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -60,3 +60,15 @@ def test_another_run_is_not_gone_on_with(shared: Path, crops: Crops, tmp_path: P
     other = LiteTrainer(LiteSettings(steps=5, batch=1, size_px=32), crops, device="cpu")
     with pytest.raises(CheckpointError, match="settings"):
         other.load(tmp_path / "state.pt")
+
+
+def test_it_begins_where_other_weights_ended(shared: Path, crops: Crops, tmp_path: Path) -> None:
+    first = LiteTrainer(SETTINGS, crops, device="cpu")
+    list(first.run())
+    first.export(tmp_path / "first.safetensors")
+    second = LiteTrainer(SETTINGS, crops, device="cpu", start=tmp_path / "first.safetensors")
+    second.export(tmp_path / "second.safetensors")
+    assert (tmp_path / "second.safetensors").read_bytes() == (tmp_path / "first.safetensors").read_bytes()
+    second.save(tmp_path / "state.pt")
+    with pytest.raises(CheckpointError, match="start"):  # from chance is another run
+        LiteTrainer(SETTINGS, crops, device="cpu").load(tmp_path / "state.pt")

@@ -48,7 +48,7 @@ class LiteFixer(Weightless):
         """CheckpointError where the weights are missing or are not of this network."""
         with self._loading:
             if self.network is None:
-                self.network = _loaded(self._weights)
+                self.network = load_network(self._weights)
 
     def fix(self, frame: Frame, references: Sequence[Reference], *, seed: int = 0) -> NDArray[np.uint8]:
         """[H, W, 3] uint8. Without depth or without photos that show the same, only what the render alone allows."""
@@ -134,10 +134,11 @@ def _tensor(planes: Bytes) -> torch.Tensor:
     """[..., H, W, C] bytes -> [..., C, H, W] float32 in [0, 1]; torch sees that the channels lie together."""
     import torch
 
-    return (torch.from_numpy(planes).to(torch.float32) / 255.0).movedim(-1, -3)
+    return torch.from_numpy(planes).to(torch.float32).div_(255.0).movedim(-1, -3)
 
 
-def _loaded(weights: Path) -> LiteNetwork:
+def load_network(weights: Path) -> LiteNetwork:
+    """The network with these weights, to be used and not trained. CheckpointError where they are not its own."""
     import torch
     from safetensors.torch import load_file
 
