@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from difix3d.fixers.photometric import Exposure, Floats, agreement, box, flow_to, gaussian, match_exposure
+from difix3d.fixers.photometric import Exposure, Floats, agreement, box, flow_to, gaussian, match_exposure, squares
 from difix3d.fixers.target import Source, Target, grown, steady_depth
 from difix3d.types import Frame, Reference
 from difix3d.warping import Lookup, bilinear, carry, look_up, sample
@@ -114,7 +114,7 @@ def _at_full_size(
 def moved(lookup: Lookup, flow: Floats, pixel: float) -> Lookup:
     """The look-up displaced by flow: one sampling of the photo for both, so that it is softened only once."""
     p_r, valid = _flowed(lookup.p_r, lookup.valid, flow)
-    doubt = np.exp2(-np.square(flow).sum(axis=-1) * np.float32((pixel / _NEAR_SHIFT_PX) ** 2))
+    doubt = np.exp2(-squares(flow) * np.float32((pixel / _NEAR_SHIFT_PX) ** 2))
     confidence = bilinear(lookup.confidence, _there(flow)) * doubt * valid * unwrinkled(p_r, lookup.density, pixel)
     return Lookup(p_r, valid, confidence, lookup.density)
 
@@ -137,6 +137,6 @@ def unwrinkled(p_r: Floats, density: Floats, pixel: float = 1.0) -> Floats:
     them do. A smooth surface's look-up is nearly affine over some pixels, so its mean is its middle."""
     radius = round(_WRINKLE_RADIUS_PX / pixel)
     away = p_r - box(p_r, radius)
-    wrinkle_px2 = np.square(away).sum(axis=-1) * np.square(np.float32(pixel) / np.maximum(density, np.float32(0.1)))
+    wrinkle_px2 = squares(away) * np.square(np.float32(pixel) / np.maximum(density, np.float32(0.1)))
     worst = box(wrinkle_px2, radius)
     return np.exp(-0.5 * np.maximum(worst, 0.0) / np.float32(_WRINKLE_PX**2)).astype(np.float32)

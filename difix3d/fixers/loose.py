@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from difix3d.fixers.alignment import WORTH_A_LOOK, Aligned, moved
-from difix3d.fixers.photometric import Floats, flow_to, gaussian, match_exposure
+from difix3d.fixers.photometric import Floats, flow_to, gaussian, match_exposure, squares
 from difix3d.fixers.target import Source, Target, grown
 from difix3d.warping import Lookup, look_up, sample
 
@@ -56,12 +56,12 @@ def carry_loosely(target: Target, depth: Floats, source: Source) -> Aligned | No
     lookup = look_up(small, target.small_camera, depth, pixel=pixel)
     if lookup.confidence.sum() * pixel**2 < WORTH_A_LOOK:
         return None
-    exposure = match_exposure(sample(small_rgb, lookup), render, lookup.confidence)
-    photo = exposure.apply(sample(small_rgb, lookup))
-    flow = flow_to(render, np.where(lookup.valid[..., None], photo, render), pixel)
+    photo = sample(small_rgb, lookup)
+    exposure = match_exposure(photo, render, lookup.confidence)
+    flow = flow_to(render, np.where(lookup.valid[..., None], exposure.apply(photo), render), pixel, coarse=True)
     lookup = moved(lookup, flow, pixel)
     photo = np.where(lookup.valid[..., None], exposure.apply(sample(small_rgb, lookup)), render)
-    error2 = np.square(gaussian(photo - render, _PLAIN_PX / pixel)).mean(axis=-1)
+    error2 = squares(gaussian(photo - render, _PLAIN_PX / pixel)) / np.float32(3.0)
     alpha = np.float32(1.0) if target.small_alpha is None else target.small_alpha
     agreed = alpha * np.exp(-0.5 * error2 / _SAME_COLOUR**2) + (1 - alpha) * np.float32(_UNSEEN)
     worth = (target.small_depth > 0) & (lookup.density > _COARSEST)

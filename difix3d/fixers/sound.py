@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -50,7 +51,7 @@ def sound_photos(references: Sequence[Reference]) -> list[Reference]:
         if one.depth is not None:
             require_shape(f"depth of photo {one.name}", one.depth, shape)
             one = replace(one, depth=_depth(one.depth))
-        if float(one.rgb.reshape(-1, 3).std(axis=0).max()) >= _FLAT:
+        if float(cv2.meanStdDev(one.rgb)[1].max()) >= _FLAT:
             photos.append(one)
     return photos
 

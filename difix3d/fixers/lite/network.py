@@ -165,8 +165,14 @@ def prior_logits(confidence: Tensor, patches: Tensor, present: Tensor) -> Tensor
 def _closed(confidence: Tensor) -> Tensor:
     """[B, 1, H, W]: confidence with its narrow gaps bridged. They are edges in depth, beside which photos confirm the
     render; where geometry is broken it is so over more than that."""
-    bridged = F.max_pool2d(confidence, 2 * _NARROW_PX + 1, stride=1, padding=_NARROW_PX)
-    return -F.max_pool2d(-bridged, 2 * _NARROW_PX + 1, stride=1, padding=_NARROW_PX)
+    return -_most_within(-_most_within(confidence, _NARROW_PX), _NARROW_PX)
+
+
+def _most_within(x: Tensor, radius_px: int) -> Tensor:
+    """The maximum of [B, 1, H, W] over squares; along one side and then the other, which is twice as fast."""
+    side = 2 * radius_px + 1
+    columns = F.max_pool2d(x, (side, 1), stride=1, padding=(radius_px, 0))
+    return F.max_pool2d(columns, (1, side), stride=1, padding=(0, radius_px))
 
 
 def _feathered(confidence: Tensor) -> Tensor:

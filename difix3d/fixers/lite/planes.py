@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from difix3d.fixers.alignment import align_photo, side_by_side
+from difix3d.fixers.alignment import Aligned, align_photo, side_by_side
 from difix3d.fixers.loose import PATCH_PX, carry_loosely, patch_depth
 from difix3d.fixers.sound import sound_frame, sound_photos
 from difix3d.fixers.target import Source, Target
@@ -51,7 +52,6 @@ def planes_of(frame: Frame, references: Sequence[Reference]) -> tuple[Bytes, Byt
 def _carried(frame: Frame, references: Sequence[Reference]) -> list[Bytes]:
     target = Target.of(frame)
     patches = patch_depth(target.small_depth, round(PATCH_PX / target.pixel))
-    half = len(CARRIED_CHANNELS)
 
     def both(reference: Reference) -> Bytes | None:
         source = Source.of(target, reference)
@@ -59,16 +59,17 @@ def _carried(frame: Frame, references: Sequence[Reference]) -> list[Bytes]:
         loose = None if patches is None else carry_loosely(target, patches, source)
         if exact is None and loose is None:
             return None
-        planes = np.zeros((*frame.depth.shape, 2 * half), np.uint8)
-        for start, photo in ((0, exact), (half, loose)):
-            planes[..., start : start + 3] = frame.rgb
-            if photo is not None:
-                planes[..., start : start + 3] = _bytes(photo.rgb)
-                planes[..., start + 3] = _bytes(photo.geometry)
-                planes[..., start + 4] = _bytes(photo.confidence)
-        return planes
+        return np.asarray(cv2.merge([plane for photo in (exact, loose) for plane in _planes(photo, frame)]))
 
     return [planes for planes in side_by_side(both, references) if planes is not None]
+
+
+def _planes(photo: Aligned | None, frame: Frame) -> list[Bytes]:
+    """CARRIED_CHANNELS, the first three in one."""
+    if photo is None:
+        nothing = np.zeros(frame.depth.shape, np.uint8)
+        return [frame.rgb, nothing, nothing]
+    return [_bytes(each) for each in (photo.rgb, photo.geometry, photo.confidence)]
 
 
 def _bytes(values: NDArray[np.float32]) -> Bytes:
