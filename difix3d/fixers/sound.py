@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,6 +43,8 @@ def sound_photos(references: Sequence[Reference]) -> list[Reference]:
 
     FixerError and ShapeError as for a frame.
     """
+    import cv2  # not at the top: the command line's help comes by here
+
     photos = []
     for one in references:
         shape = (one.camera.height, one.camera.width)
