@@ -12,6 +12,7 @@ a photo on one CPU core.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from pathlib import Path
@@ -78,6 +79,11 @@ def make(folder: Path, seed: int, photos: int, samples: int, threads: int) -> No
     paths = [folder / "images" / f"{index:05d}.jpg" for index in range(1, photos + 1)]
     paths[0].parent.mkdir(parents=True, exist_ok=True)
     (folder / "LICENSE").write_text(LICENCE)
+    described = folder / "transforms.json"
+    if described.exists() and len(json.loads(described.read_text())["frames"]) != photos:
+        sys.exit(
+            f"{folder} was begun with another number of photos, whose cameras differ. Give that, or another --out."
+        )
     describe(folder, lens, poses, paths)
     missing = [index for index, path in enumerate(paths) if not path.exists()]
     if not missing:

@@ -11,6 +11,7 @@ it begins where other weights ended. A GPU is taken where there is one.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import re
 from pathlib import Path
 
@@ -38,6 +39,11 @@ def prepare(pairs: Path, out: Path) -> list[Path]:
     return files
 
 
+def _folder_of(pairs: Path) -> str:
+    """Its own for each folder of pairs, whose rows may have the names of another's."""
+    return hashlib.sha256(str(pairs.resolve()).encode()).hexdigest()[:12]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("pairs", type=Path, nargs="+", help="folders that difix3d pairs made")
@@ -56,7 +62,7 @@ def main() -> None:
         seed=arguments.seed,
     )
     prepared = arguments.out / "prepared"
-    files = [file for index, pairs in enumerate(arguments.pairs) for file in prepare(pairs, prepared / str(index))]
+    files = [file for pairs in arguments.pairs for file in prepare(pairs, prepared / _folder_of(pairs))]
     crops = Crops(files, settings.size_px, settings.batch, settings.seed)
     trainer = LiteTrainer(settings, crops, start=arguments.start)
     state = arguments.out / "state.pt"

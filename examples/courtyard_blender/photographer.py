@@ -88,7 +88,7 @@ def photograph(camera: bpy.types.Object, lens: Lens, pose: Matrix, path: Path, n
 
 
 def describe(folder: Path, lens: Lens, poses: list[Matrix], paths: list[Path]) -> None:
-    """transforms.json as nerfstudio reads it: one lens, OpenGL camera-to-world."""
+    """transforms.json as nerfstudio reads it: one lens, OpenGL camera-to-world. Replaces the one that is there."""
     described = {"camera_model": "OPENCV", "w": lens.width, "h": lens.height}
     described |= {"fl_x": lens.focal_px, "fl_y": lens.focal_px, "cx": lens.width / 2, "cy": lens.height / 2}
     described |= dict.fromkeys(("k1", "k2", "p1", "p2"), 0.0)

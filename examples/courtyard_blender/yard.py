@@ -212,8 +212,8 @@ def _rail(rng: np.random.Generator, palette: Palette, at: tuple[float, float]) -
     posts.build("posts", palette.any_of("wood", "iron"), at=(*at, 0.0), turn_z=turn)
 
 
-_THINGS: list[Callable[[np.random.Generator, Palette, tuple[float, float]], None]]
-_THINGS = [_turned, _stack, _rods, _table, _plant, _rail]
+_Thing = Callable[[np.random.Generator, Palette, tuple[float, float]], None]
+_THINGS: list[_Thing] = [_turned, _stack, _rods, _table, _plant, _rail]
 _SHARES = (0.22, 0.22, 0.14, 0.12, 0.22, 0.08)
 
 
