@@ -149,7 +149,8 @@ def _offerer(shared: Shared, keep: bool = False) -> Any:
         chooser = shared.studio.chooser(scene, fixer)
         most = chooser.session.fixer.max_references
         value = {"most": most, "asked": asked, "live": chooser.previews, "visitor": visitor["id"]}
-        if most == 0:
+        # Renders without cameras: nothing to offer here, and whoever presses Fix is told what is missing.
+        if most == 0 or not scene.trajectory_path(trajectory).is_file():
             return {**value, "photos": [], "chosen": []}
         offered = chooser.offered(trajectory, int(index), MOST_OFFERED)
         photos = [
