@@ -79,6 +79,7 @@ def make(folder: Path, seed: int, photos: int, samples: int, threads: int) -> No
     paths = [folder / "images" / f"{index:05d}.jpg" for index in range(1, photos + 1)]
     paths[0].parent.mkdir(parents=True, exist_ok=True)
     (folder / "LICENSE").write_text(LICENCE)
+    (folder / "info.json").write_text(json.dumps({"licence": "CC0 1.0", "permissive": True}, indent=1) + "\n")
     described = folder / "transforms.json"
     if described.exists() and len(json.loads(described.read_text())["frames"]) != photos:
         sys.exit(
