@@ -20,6 +20,7 @@ from torch import Tensor
 
 from difix3d.errors import CheckpointError, FixerError
 from difix3d.fixers.difix.precision import fast_dtype
+from difix3d.fixers.lite.grain import some_grain
 from difix3d.fixers.lite.network import LiteNetwork
 from difix3d.losses import LPIPS
 from difix3d.training.dataset import Batch
@@ -32,9 +33,9 @@ from difix3d.training.preference import PreferenceWeights, preference_loss
 
 @dataclass(frozen=True)
 class TuningSettings:
-    """batch: rows with a target in a step; comparisons are half as many, and cost twice as much. ema_decay: of the
-    average that is kept, 0 for none; loss: weights of the supervised part (its other fields are those of a training
-    from nothing)."""
+    """batch: rows with a target in a step; comparisons are half as many, and cost twice as much. learning_rate: after
+    the warm-up, from where it fades to 0 at the last of `steps`. ema_decay: of the average that is kept, 0 for none;
+    loss: weights of the supervised part (its other fields are those of a training from nothing)."""
 
     steps: int
     batch: int = 4
@@ -97,7 +98,9 @@ class LiteTuner:
         for name, value in (("loss", float(loss.detach())), ("gradient's norm", norm)):
             if not math.isfinite(value):
                 raise FixerError(f"The {name} is {value} at step {step}: try a smaller learning rate")
-        rate = settings.learning_rate * min(1.0, step / max(1, settings.warmup_steps))
+        # Faded to nothing: the last batches would otherwise leave more of themselves than of what all of them say.
+        fade = 0.5 + 0.5 * math.cos(math.pi * self.step / settings.steps)
+        rate = settings.learning_rate * fade * min(1.0, step / max(1, settings.warmup_steps))
         for group in self._adam.param_groups:
             group["lr"] = rate
         self._adam.step()
@@ -113,8 +116,9 @@ class LiteTuner:
         frame, photos, present, target, weights = self._on_device(
             batch.frame, batch.photos, batch.present, batch.target, batch.weights
         )
+        noise = some_grain(frame, (self.settings.seed, self.step))
         with self._halves():
-            fixed, trust = self.network(frame, photos, present)
+            fixed, trust = self.network(frame, photos, present, noise)
         each = lite_terms(fixed, trust, frame[:, :3], target, self.settings.loss, self._lpips, self._halves)
         return {name: (weights * term).mean() for name, term in each.items()}
 
@@ -123,10 +127,11 @@ class LiteTuner:
         frame, photos, present, better, worse, mask, weights = self._on_device(
             batch.frame, batch.photos, batch.present, batch.target, batch.worse, batch.mask, batch.weights
         )
+        noise = some_grain(frame, (self.settings.seed, self.step))
         with self._halves():
-            fixed, _ = self.network(frame, photos, present)
+            fixed, _ = self.network(frame, photos, present, noise)
             with torch.no_grad():
-                start, _ = self._parent(frame, photos, present)
+                start, _ = self._parent(frame, photos, present, noise)
         # In [-1, 1], as that loss has it; a comparison's first view is the preferred picture.
         rows = Batch(frame[:, None, :3], 2 * better[:, None] - 1, (), weights, (), 2 * worse - 1, mask)
         with self._halves():

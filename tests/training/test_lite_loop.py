@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from difix3d.errors import CheckpointError
+from difix3d.errors import CheckpointError, ConfigError
 from difix3d.fixers.lite.fixer import LiteFixer
 from difix3d.training.lite_crops import Crops, write_pair
 from difix3d.training.lite_loop import LiteSettings, LiteTrainer
@@ -72,3 +73,14 @@ def test_it_begins_where_other_weights_ended(shared: Path, crops: Crops, tmp_pat
     second.save(tmp_path / "state.pt")
     with pytest.raises(CheckpointError, match="start"):  # from chance is another run
         LiteTrainer(SETTINGS, crops, device="cpu").load(tmp_path / "state.pt")
+
+
+def test_only_the_named_parts_learn(shared: Path, crops: Crops) -> None:
+    trainer = LiteTrainer(replace(SETTINGS, parts=("residual", "strength")), crops, device="cpu")
+    before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
+    list(trainer.run())
+    after = trainer.network.state_dict()
+    changed = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert {name.partition(".")[0] for name in changed} == {"residual", "strength"}
+    with pytest.raises(ConfigError, match=r"no heads\. There are: .*residual"):
+        LiteTrainer(replace(SETTINGS, parts=("heads",)), crops, device="cpu")

@@ -94,7 +94,8 @@ def run(network: LiteNetwork, own: Bytes, photos: Bytes) -> tuple[NDArray[np.uin
     trust = np.empty((height, width), np.float32)
     for rows, inner_rows in _spans(height):
         for columns, inner_columns in _spans(width):
-            picture, believed = _run_tile(network, own[rows, columns], photos[:, rows, columns])
+            corner = (rows.start, columns.start)
+            picture, believed = _run_tile(network, own[rows, columns], photos[:, rows, columns], corner)
             inside = (
                 slice(inner_rows.start - rows.start, inner_rows.stop - rows.start),
                 slice(inner_columns.start - columns.start, inner_columns.stop - columns.start),
@@ -113,10 +114,13 @@ def _spans(length: int) -> list[tuple[slice, slice]]:
     return [(slice(max(0, one.start - _OVERLAP_PX), min(length, one.stop + _OVERLAP_PX)), one) for one in kept]
 
 
-def _run_tile(network: LiteNetwork, own: Bytes, photos: Bytes) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+def _run_tile(
+    network: LiteNetwork, own: Bytes, photos: Bytes, corner: tuple[int, int]
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     import torch
 
     from difix3d.fixers.difix.precision import fast_dtype
+    from difix3d.fixers.lite.grain import grain
     from difix3d.fixers.lite.network import MULTIPLE
 
     height, width = own.shape[:2]
@@ -125,7 +129,8 @@ def _run_tile(network: LiteNetwork, own: Bytes, photos: Bytes) -> tuple[NDArray[
     photos = np.pad(photos, [(0, 0), *missing, (0, 0)], mode="symmetric")
     bfloat16 = fast_dtype(torch.device("cpu")) == torch.bfloat16
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-        fixed, trust = network(_tensor(own)[None], _tensor(photos)[None], torch.ones(1, len(photos)))
+        noise = grain(*corner, *own.shape[:2])
+        fixed, trust = network(_tensor(own)[None], _tensor(photos)[None], torch.ones(1, len(photos)), noise)
     picture = fixed[0].permute(1, 2, 0).numpy()[:height, :width]
     return (np.clip(picture, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8), trust[0, 0].numpy()[:height, :width]
 
@@ -152,5 +157,8 @@ def load_network(weights: Path) -> LiteNetwork:
     try:
         network.load_state_dict({name: value.float() for name, value in load_file(weights).items()})
     except RuntimeError as error:
-        raise CheckpointError(f"{weights} does not hold the weights of lite's network: {error}") from error
+        raise CheckpointError(
+            f"{weights} does not hold the weights of lite's network as it is in this version. If it was fine-tuned "
+            f"with an earlier one, do that again (difix3d finetune --from lite). What does not fit: {error}"
+        ) from error
     return network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]

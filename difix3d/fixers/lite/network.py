@@ -9,8 +9,10 @@ patches, over the render) and learns what to change:
                 patches -> e_p
                 all of these -> U-Net -> D
                 logit_i = log(prior_i) + head(D, e_i)             one for each photo, for the patches and for the render
-    full size:  blend   = sum of softmax(logit)_i photo_i         photo_0: the render; the last one: the patches
-                fixed   = render + sqrt(trust(D)) (blend + residual(D, blend, render) - render)
+    full size:  w       = softmax(logit)
+                blend   = sum of w_i photo_i                          photo_0: the render; the last one: the patches
+                drawn   = blend + w_0 sum of strength(D)_k octave_k   noise: see grain.py; photos have texture
+                fixed   = render + sqrt(trust(D)) (drawn + residual(D, drawn, render) - render)
 
 trust is trained to be the chance that the fix is nearer to the truth. An even mix of both would show both, blurred: its
 square root keeps what is doubtful and drops what is wrong.
@@ -30,6 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from difix3d.fixers.lite.grain import OCTAVES
 from difix3d.fixers.lite.planes import CARRIED_CHANNELS, FRAME_CHANNELS
 
 MULTIPLE = 16
@@ -40,6 +43,8 @@ _PHOTO_WIDTH, _FULL_WIDTH = 24, 12
 _SLOPE = 0.1  # of the leaky ReLU
 _TRUSTING = 3.0
 """An untrained network trusts itself at 0.95: it begins as the blend."""
+_DRAWN = 0.1
+"""Texture's standard deviation where its strength is 1."""
 _SUREST = 7.0
 """Bounds the logit of trust, at 0.001 and 0.999: the root's slope has no bound at 0, and training ran away there."""
 
@@ -54,7 +59,8 @@ _FLOOR = 2e-3
 
 
 class LiteNetwork(nn.Module):
-    """frame [B, 5, H, W], photos [B, N, 10, H, W] and present [B, N] (1: a photo, 0: filler), all in [0, 1], N from 0.
+    """frame [B, 5, H, W], photos [B, N, 10, H, W] and present [B, N] (1: a photo, 0: filler), all in [0, 1], N from 0;
+    grain [B or 1, OCTAVES, H, W].
 
     Gives (fixed [B, 3, H, W], not clamped; trust [B, 1, H, W] in (0, 1)). H and W are multiples of MULTIPLE.
     """
@@ -76,11 +82,12 @@ class LiteNetwork(nn.Module):
         self.patches_compared = _conv(_PHOTO_WIDTH, _PHOTO_WIDTH, 1)
         self.photo_head, self.patches_head = (_zero(_conv(_PHOTO_WIDTH, 1)) for _ in range(2))
         self.frame_head = nn.Sequential(_conv(first, first, 1), _Activation(), _zero(_conv(first, 2)))  # logit, trust
-        self.detail = _shuffled(_conv(first, 4 * _FULL_WIDTH, 1))
+        self.strength = _zero(_conv(first, OCTAVES))
+        self.detail = _conv(first, _FULL_WIDTH, 1)
         self.shown = _conv(6, _FULL_WIDTH)
         self.residual = _zero(_conv(_FULL_WIDTH, 3))
 
-    def forward(self, frame: Tensor, photos: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, frame: Tensor, photos: Tensor, present: Tensor, grain: Tensor) -> tuple[Tensor, Tensor]:
         render = frame[:, :3]
         exact, loose = photos.chunk(2, dim=2)
         half = _channels_last(F.pixel_unshuffle(frame, 2))
@@ -107,14 +114,17 @@ class LiteNetwork(nn.Module):
         beside = self.beside(x)
         change = [own_logit, *(self.photo_head(_active(beside + self.compared(one))).float() for one in encoded)]
         change.append(self.patches_head(_active(beside + self.patches_compared(patched))).float())
-        logits = _doubled(torch.cat([prior + torch.cat(change, dim=1), trust], dim=1))
-        logits, trust = logits[:, :-1], logits[:, -1:]
-        blend = _blend(logits, [render, *(photo[:, :3] for photo in exact.unbind(1)), patches])
+        found = _doubled(torch.cat([prior + torch.cat(change, dim=1), trust, self.strength(x).float()], dim=1))
+        logits, trust, strengths = found.split([prior.shape[1], 1, OCTAVES], dim=1)
+        weights = torch.softmax(logits, dim=1)
+        blend = _mean(weights, [render, *(photo[:, :3] for photo in exact.unbind(1)), patches])
         with torch.autocast(frame.device.type, enabled=False):  # what is added is seen at once, to the last bit
-            shown = self.shown(_channels_last(torch.cat([blend, render], dim=1)))
-            residual = self.residual(_active(shown + F.pixel_shuffle(self.detail(x.float()), 2)))
+            drawn = blend + weights[:, :1] * (_DRAWN * strengths * grain).sum(1, keepdim=True)
+            shown = self.shown(_channels_last(torch.cat([drawn, render], dim=1)))
+            # Bilinear: a pixel shuffle draws grids.
+            residual = self.residual(_active(shown + _doubled(self.detail(x.float()))))
         trust = torch.sigmoid(_SUREST * torch.tanh((trust + _TRUSTING) / _SUREST))
-        return render + trust.sqrt() * (blend + residual - render), trust
+        return render + trust.sqrt() * (drawn + residual - render), trust
 
     def _unet(self, x: Tensor) -> Tensor:
         kept = []
@@ -181,10 +191,6 @@ def _feathered(confidence: Tensor) -> Tensor:
     return _gaussian(-F.max_pool2d(-cover, 3, stride=1, padding=1), _FEATHER)
 
 
-def _blend(logits: Tensor, colours: list[Tensor]) -> Tensor:
-    return _mean(torch.softmax(logits, dim=1), colours)
-
-
 def _mean(shares: Tensor, colours: list[Tensor]) -> Tensor:
     """[B, 3, H, W] from shares [B, N, H, W] and N colours."""
     first, *others = shares.split(1, dim=1)
@@ -240,13 +246,6 @@ def _conv(channels_in: int, channels_out: int, size_px: int = 3, stride: int = 1
     nn.init.kaiming_normal_(conv.weight, a=_SLOPE)
     assert conv.bias is not None
     nn.init.zeros_(conv.bias)
-    return conv
-
-
-def _shuffled(conv: nn.Conv2d) -> nn.Conv2d:
-    """Begins with the same weights for the four pixels that a pixel shuffle makes of one, so that no grid does."""
-    with torch.no_grad():
-        conv.weight.copy_(conv.weight[::4].repeat_interleave(4, dim=0))
     return conv
 
 
