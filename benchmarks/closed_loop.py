@@ -214,6 +214,7 @@ def learn(studio: Studio, options: argparse.Namespace) -> tuple[Path, dict[str, 
             write_json(options.work / "export.json", exported)
         settings: dict[str, Any] = {"steps": options.steps, "save_every": 20, "tracker": "none"}
         settings |= {"learning_rate": options.learning_rate, "preference_weight": options.preference_weight}
+        settings |= {"lpips_weight": options.lpips_weight}
         trained = told(finetune(FinetuneConfig(data=str(data), start=options.start, out=str(out), **settings))).figures
         write_json(record, trained)
     return out, json.loads((options.work / "export.json").read_text()), json.loads(record.read_text())
@@ -234,6 +235,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=120, help="of the training")
     parser.add_argument("--learning-rate", type=float, default=0.0, help="0: finetune's own for lite")
     parser.add_argument("--preference-weight", type=float, default=1.0, help="0: photos and approved fixes alone")
+    parser.add_argument("--lpips-weight", type=float, default=1.0, help="of LPIPS, in all losses")
     parser.add_argument("--from", dest="start", default="lite", help="lite, or a checkpoint of it")
     parser.add_argument("--work", type=Path, default=None, help="default: under benchmarks/.cache, by lite's weights")
     parser.add_argument("--json", action="store_true", help="also print one JSON object, as the last line")

@@ -91,6 +91,7 @@ def test_a_checkpoint_comes_out_that_lists_and_fixes(data: Path, tmp_path: Path)
     assert (figures["photos"], figures["approved"], figures["comparisons"]) == (3, 2, 3)
     steps = [event for event in events if isinstance(event, Progress) and event.message == "training"]
     assert {"l1", "lpips", "preference", "proximity", "learning_rate"} <= steps[0].figures.keys()
+    assert [event.figures["learning_rate"] for event in steps] == pytest.approx([1e-4, 5e-5])  # fading to nothing
     assert figures["validation"]["pairs"] == 3 and figures["gate"]["passed"]
 
     out = Path(settings.out)

@@ -41,7 +41,7 @@ from difix3d.types import TrainingPair
 if TYPE_CHECKING:
     from difix3d.stages.finetune import FinetuneConfig
 
-RESULT_STAYS = {"data", "start", "out", "steps", "save_every", "restart", "validate_every", "tracker",
+RESULT_STAYS = {"data", "start", "out", "save_every", "restart", "validate_every", "tracker",
                 "max_psnr_drop", "max_lpips_rise"}  # fmt: skip
 _PLANES = "planes"
 _SAME_PICTURE_DB = 45.0
