@@ -10,6 +10,8 @@ hidden.
 3. On the dev captures, of which nothing was trained on, a campaign: the tuned checkpoint against its parent, the same
    raters, every question blind. LPIPS and PSNR are of these views.
 
+With --from untrained the parent is a lite that has learned nothing, so that what the loop alone teaches is seen.
+
 win_rate counts each view once (ties half); interval is Wilson's for so many views (difix3d/ratings/campaigns.py).
 Stopped and started again it goes on: fits, fixes, votes and training are kept in DIR, which has a name of its own for
 each weights of lite. Prints a table; with --json the last line is one JSON object.
@@ -30,16 +32,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from benchmark_scene import CACHE
 from fit import WORK as RECONSTRUCTED
 from fit import reconstructed
 from PIL import Image
+from safetensors.torch import save_file
 
 from difix3d import metrics
-from difix3d.atomic import write_json
+from difix3d.atomic import replacing_file, write_json
 from difix3d.events import Done, Event, Progress, Warned
 from difix3d.fixers import load_fixer
 from difix3d.fixers.lite.checkpoint import sha256_of, weights_of
+from difix3d.fixers.lite.network import LiteNetwork
 from difix3d.formats.camera_path import read_camera_path
 from difix3d.formats.image import read_rgb
 from difix3d.jobs import Step, run_inline
@@ -220,6 +225,14 @@ def learn(studio: Studio, options: argparse.Namespace) -> tuple[Path, dict[str, 
     return out, json.loads((options.work / "export.json").read_text()), json.loads(record.read_text())
 
 
+def untrained(path: Path) -> Path:
+    """Weights of a lite that has learned nothing: it blends photos as `reproject` does."""
+    torch.manual_seed(0)
+    with replacing_file(path) as temporary:
+        save_file({name: value.contiguous() for name, value in LiteNetwork().state_dict().items()}, temporary)
+    return path
+
+
 def means(oracle: Oracle, candidates: list[Candidate]) -> dict[str, float]:
     scores = [oracle.scores(candidate) for candidate in candidates]
     return {name: round(float(np.mean([each[name] for each in scores])), 4) for name in ("lpips", "psnr")}
@@ -236,10 +249,12 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=0.0, help="0: finetune's own for lite")
     parser.add_argument("--preference-weight", type=float, default=1.0, help="0: photos and approved fixes alone")
     parser.add_argument("--lpips-weight", type=float, default=1.0, help="of LPIPS, in all losses")
-    parser.add_argument("--from", dest="start", default="lite", help="lite, or a checkpoint of it")
+    parser.add_argument("--from", dest="start", default="lite", help="lite, a checkpoint of it, or untrained")
     parser.add_argument("--work", type=Path, default=None, help="default: under benchmarks/.cache, by lite's weights")
     parser.add_argument("--json", action="store_true", help="also print one JSON object, as the last line")
     options = parser.parse_args()
+    if options.start == "untrained":
+        options.start = str(untrained(CACHE / "closed_loop" / "untrained.safetensors"))
     weights = weights_of(options.start)
     if weights is None:
         sys.exit(f"{options.start} is no checkpoint of lite")
