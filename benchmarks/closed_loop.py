@@ -44,6 +44,7 @@ from difix3d.atomic import replacing_file, write_json
 from difix3d.events import Done, Event, Progress, Warned
 from difix3d.fixers import load_fixer
 from difix3d.fixers.lite.checkpoint import sha256_of, weights_of
+from difix3d.fixers.lite.fixer import WEIGHTS
 from difix3d.fixers.lite.network import LiteNetwork
 from difix3d.formats.camera_path import read_camera_path
 from difix3d.formats.image import read_rgb
@@ -225,12 +226,12 @@ def learn(studio: Studio, options: argparse.Namespace) -> tuple[Path, dict[str, 
     return out, json.loads((options.work / "export.json").read_text()), json.loads(record.read_text())
 
 
-def untrained(path: Path) -> Path:
-    """Weights of a lite that has learned nothing: it blends photos as `reproject` does."""
+def untrained(folder: Path) -> Path:
+    """A checkpoint of a lite that has learned nothing: it blends photos as `reproject` does."""
     torch.manual_seed(0)
-    with replacing_file(path) as temporary:
+    with replacing_file(folder / WEIGHTS.name) as temporary:
         save_file({name: value.contiguous() for name, value in LiteNetwork().state_dict().items()}, temporary)
-    return path
+    return folder
 
 
 def means(oracle: Oracle, candidates: list[Candidate]) -> dict[str, float]:
@@ -254,7 +255,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="also print one JSON object, as the last line")
     options = parser.parse_args()
     if options.start == "untrained":
-        options.start = str(untrained(CACHE / "closed_loop" / "untrained.safetensors"))
+        options.start = str(untrained(CACHE / "closed_loop" / "untrained"))
     weights = weights_of(options.start)
     if weights is None:
         sys.exit(f"{options.start} is no checkpoint of lite")
