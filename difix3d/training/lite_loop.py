@@ -42,9 +42,8 @@ _GRADIENT_NORM = 1.0
 @dataclass(frozen=True)
 class LiteSettings:
     """steps: of the whole training, which the learning rate fades over; parts: of the network that learn, by the names
-    of its layers ((): all of them); perceptual_from: share of the steps before
-    LPIPS joins; the weights of the loss; start: digest of the weights it begins from ("": none, the seed draws them);
-    the seed decides every crop too."""
+    of its layers ((): all of them); perceptual_from: share of the steps before LPIPS joins; the weights of the loss;
+    start: digest of the weights it begins from ("": none, the seed draws them); the seed decides every crop too."""
 
     steps: int = 3000
     batch: int = 4
@@ -214,7 +213,8 @@ def _middle(picture: Tensor) -> Tensor:
 
 
 def _perceptual(lpips: LPIPS, fixed: Tensor, target: Tensor) -> Tensor:
-    """LPIPS, its squares in float32."""
+    """As LPIPS.between, but bearable in bfloat16: unit lengths in float32, of a slope that is bounded where little is
+    seen."""
 
     def levels(picture: Tensor) -> list[Tensor]:
         # Unit length in float32: where little is seen its gradient is steep, beyond what bfloat16 bears.
