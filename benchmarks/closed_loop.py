@@ -171,7 +171,13 @@ def make_candidates(scene: Scene, parent: str, most: int) -> int:
     for index in frames:
         frame = session.frame(HELDOUT, index)
         ranked = [one.name for one in session.ranked(frame)]
-        ways = [(reproject, None), (lite, None), (lite, ranked[:1]), (lite, ranked[1:2]), (lite, [])]
+        ways = [
+            (reproject, None),
+            (lite, ranked[: lite.max_references]),
+            (lite, ranked[:1]),
+            (lite, ranked[1:2]),
+            (lite, []),
+        ]
         for fixer, names in ways:
             session.fixer = fixer
             fixed, used = session.fix(frame, names)

@@ -4,14 +4,15 @@
 
 SCENE: folders of reconstructed scenes (difix3d run CAPTURE --scene SCENE --until reconstruct). Each is fitted by each
 protocol (see sparse_fits.py), or taken as it was fitted (protocol "own"). Renders at held-out photos are compared with
-the photos: as they are (raw), fixed by `reproject`, and by `lite` with 0, 1, 2 and 4 references.
+the photos: as they are (raw), fixed by `reproject` and by `lite` with the photos that are chosen where nobody names
+any, and by `lite` with the first 0, 1, 2 and 4 by rank.
 
 A view's distance is that to its nearest fitted photo, camera distance over median depth plus the angle between them in
 radians; near: less than 0.25. cc_psnr: after the gain and offset of each channel that fit best. Shares and intervals
 (95 %, from 1,000 resamplings of the frames) are against raw. A metric whose weights or package are not here is left
 out, with a warning (pip install 'difix3d[benchmarks]' brings those of DISTS and FLIP).
 
---worst N writes N sheets photo | raw | fixed at full size to look at, by lite with the most references: half of them
+--worst N writes N sheets photo | raw | fixed at full size to look at, by lite with the chosen photos: half of them
 where LPIPS got worst against raw (or least better), the others drawn from the rest.
 """
 
@@ -41,7 +42,7 @@ from difix3d.trajectories import HELDOUT
 from difix3d.types import Frame, Reference
 
 NEAR = 0.25
-OWN = "own"
+OWN, CHOSEN = "own", "lite"
 PROTOCOLS = ("every3", "every5", "half")
 METRICS = ("psnr", "cc_psnr", "ssim", "lpips", "lpips_alex", "dists", "flip")
 LOWER_IS_BETTER = ("lpips", "lpips_alex", "dists", "flip")
@@ -102,18 +103,19 @@ class Fixers:
     """The ways to fix a frame that are compared; name -> picture, of the frame's size."""
 
     def __init__(self, counts: list[int]):
-        self._reproject, self._lite, self._counts = ReprojectFixer(), LiteFixer(), counts
+        self._reproject, self._lite, self.counts = ReprojectFixer(), LiteFixer(), counts
         self._lite.load()
 
     @property
     def names(self) -> list[str]:
-        return ["raw", "reproject", *(f"lite {count}" for count in self._counts)]
+        return ["raw", "reproject", CHOSEN, *(f"lite {count}" for count in self.counts)]
 
-    def fix(self, frame: Frame, references: list[Reference]) -> dict[str, Picture]:
+    def fix(self, frame: Frame, chosen: list[Reference], ranked: list[Reference]) -> dict[str, Picture]:
         assert self._lite.network is not None
-        own, photos = planes_of(frame, references)  # once: photos are aligned one by one, whatever their number
-        lite = (run(self._lite.network, own, photos[:count])[0] for count in self._counts)
-        return dict(zip(self.names, (frame.rgb, self._reproject.fix(frame, references), *lite)))
+        best = run(self._lite.network, *planes_of(frame, chosen))[0]
+        own, photos = planes_of(frame, ranked)  # once: photos are aligned one by one, whatever their number
+        lite = (run(self._lite.network, own, photos[:count])[0] for count in self.counts)
+        return dict(zip(self.names, (frame.rgb, self._reproject.fix(frame, chosen), best, *lite)))
 
 
 def judge(
@@ -137,18 +139,19 @@ def judge(
         photo = photo_of(reconstruction.view(names[index]))
         frame = session.render(HELDOUT, index, photo.camera)
         ranked = session.ranked(frame)
-        references = [session.reference(one.name, photo.camera) for one in ranked[: ReprojectFixer.max_references]]
+        chosen = [session.reference(one.name, photo.camera) for one in session.chosen(frame)]
+        first = [session.reference(one.name, photo.camera) for one in ranked[: max(fixers.counts, default=0)]]
         depth = float(np.median(frame.depth[frame.depth > 0])) if (frame.depth > 0).any() else 1.0
         distance = min(one.distance / depth + np.radians(one.angle_deg) for one in ranked)
-        fixed = fixers.fix(frame, references)
+        fixed = fixers.fix(frame, chosen, first)
         scores = {name: score(picture, photo.rgb) for name, picture in fixed.items()}
         judged.append(Scored(source.name, protocol, dense, photo.name, round(float(distance), 4), scores))
         if sheets is not None:
-            row = [photo.rgb, *(picture for name, picture in fixed.items() if name[-1] not in "012")]
+            row = [photo.rgb, *(fixed[name] for name in ("raw", "reproject", CHOSEN))]
             write_rgb(sheets / f"{source.name}-{protocol}-{Path(photo.name).stem}.png", np.hstack(row))
         if pictures is not None:
-            pictures.keep(judged[-1], photo.rgb, frame.rgb, fixed[fixers.names[-1]])
-        print(f"{source.name} {protocol} {photo.name}", file=sys.stderr, flush=True)
+            pictures.keep(judged[-1], photo.rgb, frame.rgb, fixed[CHOSEN])
+        print(f"{source.name} {protocol} {photo.name}: {len(chosen)} photos", file=sys.stderr, flush=True)
     return judged
 
 
@@ -254,7 +257,7 @@ def main() -> None:
     }
     print(table(figures))
     if pictures is not None:
-        chosen = pictures.choose(judged, fixers.names[-1], arguments.worst)
+        chosen = pictures.choose(judged, CHOSEN, arguments.worst)
         print(f"{len(chosen)} sheets to look at are in {pictures.folder}", file=sys.stderr)
     if arguments.json:
         print(json.dumps({"figures": figures, "views": [asdict(one) for one in judged]}))

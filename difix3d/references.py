@@ -6,7 +6,7 @@ behind a wall shows the wall. The sparse points know what each photo saw.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,10 @@ _PARALLAX_DEG = 20.0
 _OCCLUSION_TOLERANCE = 0.1
 """Points up to this share behind the rendered depth count as seen: rendered depth is soft. So do those that are deeper,
 or less deep, by this share than the ones found around them."""
+_CONSIDERED = 32
+"""Of the photos by rank: what is chosen together is chosen among so many."""
+_WORTH_IT = 0.002
+"""A further photo adds at least so much to the score that those chosen have together."""
 _CELLS = 24
 """Along a photo's longer side: a cell and its eight neighbours hold some of the points found in it."""
 
@@ -53,24 +57,75 @@ def rank_references(
     Ranked by score, then by pose (the only criterion where views have no points), then by name. depth: [H, W] as
     rendered at `camera`, 0 where nothing was hit: points behind it are not visible. KeyError for an unknown name.
     """
-    views = reconstruction.views if names is None else [reconstruction.view(name) for name in dict.fromkeys(names)]
-    if not views:
-        return []
-    visible = _visible(camera, reconstruction.points, depth)
-    seen_by_any = np.zeros(len(visible), dtype=bool)
-    for view in views:
-        seen_by_any[view.point_indices] = True
-    total = max(1, int((visible & seen_by_any).sum()))
-    scale = max(float(np.linalg.norm(looked_at_point(reconstruction) - camera.position)), 1e-12)
+    views = _views(reconstruction, names)
+    return _ranked(camera, reconstruction, views, _seen_points(camera, reconstruction, views, depth))
 
+
+def choose_references(
+    camera: Camera,
+    reconstruction: Reconstruction,
+    names: Iterable[str] | None = None,
+    *,
+    most: int,
+    depth: NDArray[np.float32] | None = None,
+) -> list[RankedReference]:
+    """At most `most` photos that together show what `camera` sees, the most helpful alone first.
+
+    The next is always the one that adds most: each point counts for as much as it does in the chosen photo that shows
+    it best (greedy facility location: Nemhauser, Wolsey and Fisher 1978). One that adds next to nothing is left out:
+    where a photo shows the same from nearly the same place, further ones only blur it. Where views have no points, the
+    first `most` by rank. Arguments and errors as for rank_references; ValueError if `most` is negative.
+    """
+    if most < 0:
+        raise ValueError(f"most is a number of photos, 0 or more, not {most}.")
+    views = _views(reconstruction, names)
+    rows = _seen_points(camera, reconstruction, views, depth)
+    ranked = _ranked(camera, reconstruction, views, rows)
+    if not ranked or ranked[0].score == 0:
+        return ranked[:most]
+    likely = ranked[:_CONSIDERED]
+    worth = np.zeros((len(likely), len(rows)), np.float32)
+    for row, one in zip(worth, likely):
+        view = reconstruction.view(one.name)
+        shown = _shown(view, reconstruction.points, rows)
+        row[shown] = _agreement(camera, view.camera, reconstruction.points[rows[shown]])
+    chosen: list[RankedReference] = []
+    have = np.zeros(len(rows), np.float32)
+    while len(chosen) < min(most, len(likely)):
+        gains = np.maximum(worth - have, 0).mean(axis=1, dtype=np.float64).round(9)
+        best = int(np.argmax(gains))  # of equal ones the first by rank
+        if chosen and gains[best] < _WORTH_IT:
+            break
+        chosen.append(likely[best])
+        have = np.maximum(have, worth[best])
+    return chosen
+
+
+def _views(reconstruction: Reconstruction, names: Iterable[str] | None) -> Sequence[View]:
+    return reconstruction.views if names is None else [reconstruction.view(name) for name in dict.fromkeys(names)]
+
+
+def _seen_points(
+    camera: Camera, reconstruction: Reconstruction, views: Sequence[View], depth: NDArray[np.float32] | None
+) -> NDArray[np.int64]:
+    """Indices of the points that are visible at the camera and were found in any of the views."""
+    found = np.zeros(len(reconstruction.points), dtype=bool)
+    for view in views:
+        found[view.point_indices] = True
+    return np.flatnonzero(_visible(camera, reconstruction.points, depth) & found)
+
+
+def _ranked(
+    camera: Camera, reconstruction: Reconstruction, views: Sequence[View], rows: NDArray[np.int64]
+) -> list[RankedReference]:
+    scale = max(float(np.linalg.norm(looked_at_point(reconstruction) - camera.position)), 1e-12)
     ranked = []
-    rows = np.flatnonzero(visible & seen_by_any)
     for view in views:
         shared = rows[_shown(view, reconstruction.points, rows)]
         weights = _agreement(camera, view.camera, reconstruction.points[shared])
         distance, angle = pose_distance(camera, view.camera)
         # Rounded, so that the order does not hang on the last bit of a sum.
-        score = round(float(weights.sum()) / total, 9)
+        score = round(float(weights.sum()) / max(1, len(rows)), 9)
         ranked.append(RankedReference(view.name, score, len(shared), distance, angle))
     return sorted(ranked, key=lambda one: (-one.score, round(_apart(one, scale), 9), one.name))
 

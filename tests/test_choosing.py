@@ -79,10 +79,13 @@ def picture(address: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(b64decode(address.removeprefix("data:image/png;base64,")))))
 
 
-def test_photos_are_offered_as_ranked_with_what_they_cover(chooser: Chooser) -> None:
+def test_photos_are_offered_chosen_ones_first_with_what_they_cover(chooser: Chooser) -> None:
     offered = chooser.offered("walk", 0, 5)
     frame = chooser.session.frame("walk", 0)
-    assert [one.name for one in offered] == [one.name for one in chooser.session.ranked(frame)[:5]]
+    chosen, ranked = ([one.name for one in found(frame)] for found in (chooser.session.chosen, chooser.session.ranked))
+    assert 0 < len(chosen) < 5 and [one.name for one in offered if one.chosen] == chosen
+    assert [one.name for one in offered] == [*chosen, *(name for name in ranked if name not in chosen)][:5]
+    assert chooser.offered("walk", 0, 1) == offered[:1]
     assert all(one.covered is not None and 0 <= one.covered <= 1 for one in offered)
     assert offered[0].covered > 0.05 and offered[0].covered > offered[-1].covered
 

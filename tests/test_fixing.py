@@ -104,8 +104,9 @@ def test_renders_of_ones_own_need_no_fit_unless_depth_is_needed(scene: Scene) ->
     for path in [*scene.renders_dir("walk").glob("*_depth.npy"), *scene.renders_dir("walk").glob("*_alpha.png")]:
         path.unlink()
     session = FixSession(scene, Recorder())
-    rgb, used = session.fix(session.frame("walk", 0))
-    assert rgb.shape == (72, 96, 3) and len(used) == 2
+    frame = session.frame("walk", 0)
+    rgb, used = session.fix(frame)
+    assert rgb.shape == (72, 96, 3) and list(used) == [one.name for one in session.chosen(frame)] and used
     with pytest.raises(FixerError, match="has no depth"):
         needs = FixSession(scene, "reproject")
         needs.fix(needs.frame("walk", 0))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from synthetic_scene import make_synthetic_scene
 
 from difix3d.geometry import look_at, transform_camera, transform_reconstruction
-from difix3d.references import rank_references
+from difix3d.references import choose_references, rank_references
 from difix3d.types import Camera, Reconstruction, View
 
 K = np.array([[80.0, 0, 50], [0, 80.0, 40], [0, 0, 1]])
@@ -155,3 +155,65 @@ def test_a_camera_that_sees_nothing_still_has_its_nearest() -> None:
     views = [View(f"{x}.jpg", camera((x, -1, 0), (x, 0, 0)), None, np.arange(60)) for x in (0, 1, 2)]
     ranked = rank_references(camera((1.9, -1, 0), (1.9, -2, 0)), scene(views, points))
     assert [one.score for one in ranked] == [0, 0, 0] and names(ranked) == ["2.jpg", "1.jpg", "0.jpg"]
+
+
+def wall_of_points() -> np.ndarray:
+    """A wall 2 wide in x, at y = 0, in rows of 40."""
+    across = np.linspace(-0.95, 0.95, 40)
+    return np.array([(x, 0.0, z) for z in np.linspace(-0.3, 0.3, 6) for x in across])
+
+
+def of_the_wall(name: str, x: float, points: np.ndarray, sees) -> View:
+    return View(name, camera((x, -2, 0), (x, 0, 0)), None, np.flatnonzero(sees(points[:, 0])))
+
+
+def test_photos_are_chosen_that_together_show_the_most() -> None:
+    """Two photos of the middle rank before those of the sides, and add nothing to each other."""
+    points = wall_of_points()
+    middle, twin, left, right = (
+        of_the_wall("middle", 0.0, points, lambda x: abs(x) < 0.8),
+        of_the_wall("twin", 0.1, points, lambda x: abs(x) < 0.8),
+        of_the_wall("left", -0.7, points, lambda x: x < -0.2),
+        of_the_wall("right", 0.7, points, lambda x: x > 0.4),
+    )
+    novel, reconstruction = camera((0, -1.9, 0), (0, 0, 0)), scene([right, left, twin, middle], points)
+    assert names(rank_references(novel, reconstruction)) == ["middle", "twin", "left", "right"]
+    assert names(choose_references(novel, reconstruction, most=4)) == ["middle", "left", "right"]
+    assert names(choose_references(novel, reconstruction, most=2)) == ["middle", "left"]
+    assert names(choose_references(novel, reconstruction, ["twin", "right"], most=4)) == ["twin", "right"]
+    assert (
+        choose_references(novel, reconstruction, most=0) == choose_references(novel, reconstruction, [], most=4) == []
+    )
+    with pytest.raises(ValueError, match="not -1"):
+        choose_references(novel, reconstruction, most=-1)
+    with pytest.raises(KeyError, match="no view"):
+        choose_references(novel, reconstruction, ["none"], most=4)
+
+
+def test_one_photo_is_enough_where_it_shows_all_there_is() -> None:
+    points, everything = points_around((0, 0, 0)), np.arange(60)
+    views = [View(f"{step}", camera((0.05 * step, -1, 0), (0, 0, 0)), None, everything) for step in range(5)]
+    assert names(choose_references(camera((0, -1, 0), (0, 0, 0)), scene(views, points), most=4)) == ["0"]
+
+
+@settings(max_examples=20, deadline=None)
+@given(index=st.integers(0, 11), aside=st.floats(-0.5, 0.5), most=st.integers(1, 4))
+def test_choosing_more_keeps_what_was_chosen_first(index: int, aside: float, most: int) -> None:
+    reconstruction = make_ring(2)
+    pose = reconstruction.views[index].camera.cam_from_world.copy()
+    pose[0, 3] += aside
+    novel = reconstruction.views[index].camera.moved(pose)
+    ranked = rank_references(novel, reconstruction)
+    chosen = choose_references(novel, reconstruction, most=most)
+    assert chosen[0] == ranked[0] and len(set(names(chosen))) == len(chosen) <= most
+    assert choose_references(novel, reconstruction, reversed(names(ranked)), most=most) == chosen
+    assert choose_references(novel, reconstruction, most=12)[: len(chosen)] == chosen
+
+
+def test_without_points_photos_are_chosen_by_pose() -> None:
+    reconstruction = without_points(make_ring(0))
+    novel = reconstruction.views[4].camera
+    ranked = rank_references(novel, reconstruction)
+    assert choose_references(novel, reconstruction, most=3) == ranked[:3]
+    hidden = np.full((novel.height, novel.width), 1e-3, np.float32)  # a surface before everything: no point is seen
+    assert names(choose_references(novel, make_ring(0), most=2, depth=hidden)) == names(ranked)[:2]

@@ -33,11 +33,13 @@ Map = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class OfferedPhoto:
-    """covered: share of the frame that it can be believed to show, in [0, 1]; None where the frame has no depth."""
+    """covered: share of the frame that it can be believed to show, in [0, 1]; None where the frame has no depth.
+    chosen: whether it is used where nobody chooses."""
 
     name: str
     angle_deg: float
     covered: float | None
+    chosen: bool
 
 
 @dataclass(frozen=True)
@@ -70,13 +72,16 @@ class Chooser:
         return isinstance(self.session.fixer, Stepwise)
 
     def offered(self, trajectory: str, index: int, most: int) -> list[OfferedPhoto]:
-        """The photos that may be references of a rendered frame, the most helpful first, at most `most`."""
+        """The photos that may be references of a rendered frame, at most `most`: those that are used where nobody
+        chooses, then the others, the most helpful first."""
         frame = self._frame(trajectory, index, PREVIEW_SIZES_PX[0])
-        ranked = self.session.ranked(frame)[:most]
-        maps = [self._coverage(trajectory, index, one.name) for one in ranked]
+        chosen = self.session.chosen(frame)
+        others = [one for one in self.session.ranked(frame) if one not in chosen]
+        offered = [*chosen, *others][:most]
+        maps = [self._coverage(trajectory, index, one.name) for one in offered]
         return [
-            OfferedPhoto(one.name, one.angle_deg, None if covered is None else covered_share([covered]))
-            for one, covered in zip(ranked, maps)
+            OfferedPhoto(one.name, one.angle_deg, None if covered is None else covered_share([covered]), one in chosen)
+            for one, covered in zip(offered, maps)
         ]
 
     def preview(

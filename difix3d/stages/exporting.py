@@ -27,7 +27,6 @@ from difix3d.stages.fixing import FixSession
 from difix3d.types import Camera, Reference, View
 
 _INPUTS = "inputs"
-_MOST_REFERENCES = 4
 
 
 class FrameInputs:
@@ -75,8 +74,8 @@ class _Writer:
         Image.fromarray(to_uint8(frame.alpha)).save(self._folder / alpha)
         reconstruction = session.reconstruction()
         references = []
-        for ranked in session.ranked(frame)[:_MOST_REFERENCES]:
-            assert reconstruction is not None, "nothing is ranked without cameras"
+        for ranked in session.chosen(frame):
+            assert reconstruction is not None, "nothing is chosen without cameras"
             photo = session.reference(ranked.name, frame.camera)
             references.append(
                 ReferenceRow(

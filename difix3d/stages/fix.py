@@ -34,7 +34,7 @@ class FixConfig:
 
     trajectory: str = option("extrapolate", "the rendered trajectory to fix")
     fixer: str = option(DEFAULT_FIXER, "a fixer's name, a checkpoint folder or a Hub id owner/model, or guided:FOLDER")
-    references: str = option(AUTO, "auto: the best photos of each frame; none; or photos, as 00001.jpg,00007.jpg")
+    references: str = option(AUTO, "auto: those that show the most together; none; or names, as 00001.jpg,00007.jpg")
     seed: int = option(0, "of the random choices of a fixer that makes any", minimum=0)
 
     @property

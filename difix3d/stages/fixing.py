@@ -29,7 +29,7 @@ from difix3d.formats.frames import read_frame
 from difix3d.formats.image import read_rgb, write_rgb
 from difix3d.formats.ply import read_splats
 from difix3d.kept import Kept
-from difix3d.references import RankedReference, rank_references
+from difix3d.references import RankedReference, choose_references, rank_references
 from difix3d.scene import Scene, folder_name, hash_file
 from difix3d.types import Camera, Candidate, Frame, Reconstruction, Reference, Splats, Trajectory, View
 
@@ -126,15 +126,21 @@ class FixSession:
         reconstruction, names = self.reconstruction(), self.allowed()
         if reconstruction is None or not names:
             return []
-        depth = frame.depth if (frame.depth > 0).any() else None
-        return rank_references(frame.camera, reconstruction, names, depth=depth)
+        return rank_references(frame.camera, reconstruction, names, depth=_known_depth(frame))
+
+    def chosen(self, frame: Frame) -> list[RankedReference]:
+        """The photos that the fixer is given where nobody names any: those that together show the most of `frame`."""
+        reconstruction, names, most = self.reconstruction(), self.allowed(), self.fixer.max_references
+        if reconstruction is None or not names or not most:
+            return []
+        return choose_references(frame.camera, reconstruction, names, most=most, depth=_known_depth(frame))
 
     # Fixing
 
     def fix(
         self, frame: Frame, references: Sequence[str] | None = None, seed: int = 0
     ) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
-        """(fixed [H, W, 3] uint8, names of the references used). references: names, best first; None: the best ones.
+        """(fixed [H, W, 3] uint8, names of the references used). references: names, best first; None: `chosen`.
 
         ConfigError for a photo that is not there or was kept out of the fit; FixerError for a render without the depth
         that the fixer needs.
@@ -148,8 +154,7 @@ class FixSession:
         """As `fix`, with the trust [H, W] between both; None where the fixer does not say."""
         with self._lock:
             if references is None:
-                most = self.fixer.max_references
-                names = [ranked.name for ranked in self.ranked(frame)[:most]] if most else []
+                names = [one.name for one in self.chosen(frame)]
             else:
                 names = self.checked(references)[: self.fixer.max_references]
             if names:
@@ -208,6 +213,10 @@ class FixSession:
         from difix3d.splatting.surface import surface_depth
 
         return surface_depth(splats, camera, renderer=self._renderer)
+
+
+def _known_depth(frame: Frame) -> NDArray[np.float32] | None:
+    return frame.depth if (frame.depth > 0).any() else None
 
 
 def fixer_label(fixer: str) -> str:

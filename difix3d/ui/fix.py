@@ -22,9 +22,9 @@ from difix3d.ui.shared import QUIET, SLOW, Shared, empty, told
 from difix3d.ui.widgets import picker, wipe
 
 MOST_OFFERED = 18
-CHOSEN_AT_FIRST = 2
 PHOTOS_NOTE = (
-    "Photos that see the same place, best first; the bar is how much of the frame each can be believed to show. "
+    "Photos that see the same place: first those that together show the most, then the next best. The bar is how much "
+    "of the frame each can be believed to show. "
     "Press to add one or take it out; the fix follows at once where the fixer is quick."
 )
 NO_FRAMES = "No frames yet: they come after the splats are fitted. Capture shows how far it is."
@@ -166,7 +166,7 @@ def _offerer(shared: Shared, keep: bool = False) -> Any:
         if now and now.get("most") and now.get("asked", [])[:3] == asked[:3]:
             chosen = [name for name in now.get("chosen", []) if name in names][:most]
         else:
-            chosen = names[: min(most, CHOSEN_AT_FIRST)]
+            chosen = [each.name for each in offered if each.chosen]
         return {**value, "photos": photos, "chosen": chosen}
 
     return offer

@@ -90,3 +90,16 @@ def upload(tab: Page, files: list[Path]) -> None:
     tab.locator("input[type=file]").first.set_input_files([str(path) for path in files])
     expect(tab.locator(".file-preview tr.file")).to_have_count(len(files), timeout=60_000)
     tab.locator("#dx-start").click()
+
+
+def choose_first_photos(page: Page, count: int) -> None:
+    """Expects that what is chosen when the Fix step opens comes first; then presses until the first `count` are."""
+    photos, pressed = page.locator(".dx-photos button"), page.locator(".dx-photos button[aria-pressed=true]")
+    expect(pressed.first).to_be_visible(timeout=30_000)
+    states = photos.evaluate_all("buttons => buttons.map(button => button.getAttribute('aria-pressed') === 'true')")
+    assert states == sorted(states, reverse=True) and 1 <= sum(states) <= 4
+    for number in range(sum(states), count):
+        photos.nth(number).click()
+    for number in range(count, sum(states)):
+        photos.nth(number).click()
+    expect(pressed).to_have_count(count)
