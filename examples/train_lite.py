@@ -52,7 +52,6 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=LiteSettings.steps)
     parser.add_argument("--learning-rate", type=float, default=LiteSettings.learning_rate)
     parser.add_argument("--perceptual-weight", type=float, default=LiteSettings.perceptual_weight, help="of LPIPS")
-    parser.add_argument("--parts", nargs="+", default=[], help="of the network that learn (without: all)")
     parser.add_argument("--seed", type=int, default=LiteSettings.seed)
     parser.add_argument("--minutes", type=float, default=0.0, help="stop after so many, to go on later; 0: to the end")
     arguments = parser.parse_args()
@@ -60,7 +59,6 @@ def main() -> None:
         steps=arguments.steps,
         learning_rate=arguments.learning_rate,
         perceptual_weight=arguments.perceptual_weight,
-        parts=tuple(arguments.parts),
         seed=arguments.seed,
     )
     prepared = arguments.out / "prepared"

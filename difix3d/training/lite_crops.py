@@ -19,8 +19,9 @@ from difix3d.errors import CaptureError, ShapeError
 from difix3d.fixers.lite.planes import CARRIED_CHANNELS, FRAME_CHANNELS, PHOTO_CHANNELS
 
 _TARGET, _FRAME, _PHOTO = 3, len(FRAME_CHANNELS), len(PHOTO_CHANNELS)
-SHARE_OF_COUNTS = (0.06, 0.16, 0.25, 0.2, 0.33)
-"""How often 0, 1, ... 4 photos are shown, so that the network is at home with each number."""
+SHARE_OF_COUNTS = (0.25, 0.3, 0.2, 0.25)
+"""How often 1, 2, ... photos are shown, so that the network is at home with each number. Without any the render stays,
+and there is nothing to learn."""
 _CONTRAST, _TINT, _PHOTO_EXPOSURE = 0.15, 0.05, 0.03
 """Standard deviations, of log gain: of the whole picture, of its channels, and of each photo against the render."""
 
@@ -59,7 +60,7 @@ class Crops:
 
     def batch(self, step: int) -> Batch:
         rng = np.random.default_rng([self._seed, step])
-        most = len(SHARE_OF_COUNTS) - 1
+        most = len(SHARE_OF_COUNTS)
         size = self._size_px
         planes = np.zeros((self._batch, size, size, _TARGET + _FRAME + most * _PHOTO), np.float32)
         present = np.zeros((self._batch, most), np.float32)
@@ -68,7 +69,7 @@ class Crops:
             crop = turned(crop_of(pair, size, rng), rng).astype(np.float32) / np.float32(255.0)
             own = _TARGET + _FRAME
             there = (crop.shape[-1] - own) // _PHOTO
-            chosen = rng.permutation(there)[: rng.choice(most + 1, p=SHARE_OF_COUNTS)]
+            chosen = rng.permutation(there)[: 1 + rng.choice(most, p=SHARE_OF_COUNTS)]
             photos = crop[..., own:].reshape(size, size, there, _PHOTO)[:, :, chosen]
             planes[row, ..., :own] = crop[..., :own]
             planes[row, ..., own : own + len(chosen) * _PHOTO] = photos.reshape(size, size, -1)

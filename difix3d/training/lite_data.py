@@ -159,4 +159,4 @@ def picture_at(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
 def _shown(there: int, rng: np.random.Generator) -> list[int]:
     """Which photos of `there` the network gets to see."""
     order = rng.permutation(there).tolist()
-    return order if rng.random() < _ALL_SHOWN else order[: int(rng.choice(len(SHARE_OF_COUNTS), p=SHARE_OF_COUNTS))]
+    return order if rng.random() < _ALL_SHOWN else order[: 1 + int(rng.choice(len(SHARE_OF_COUNTS), p=SHARE_OF_COUNTS))]

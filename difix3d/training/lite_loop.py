@@ -2,7 +2,7 @@
 
     loss = |fixed - target| + its means over blocks + LPIPS (VGG-16) + how well trust tells where the fix is nearer
 
-LPIPS alone invents texture, and the means hold colours in place. It is nine tenths of the arithmetic: it looks at the
+The means hold colours in place, which LPIPS alone lets drift. It is nine tenths of the arithmetic: it looks at the
 middle of each crop only, whose border the network has seen less around of.
 """
 
@@ -21,10 +21,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from difix3d.atomic import replacing_file
-from difix3d.errors import CheckpointError, ConfigError
+from difix3d.errors import CheckpointError
 from difix3d.fixers.difix.precision import fast_dtype
 from difix3d.fixers.lite.fixer import digest_of, load_network
-from difix3d.fixers.lite.grain import some_grain
 from difix3d.fixers.lite.network import LiteNetwork
 from difix3d.losses import LPIPS
 from difix3d.training.lite_crops import Batch, Crops
@@ -41,9 +40,9 @@ _GRADIENT_NORM = 1.0
 
 @dataclass(frozen=True)
 class LiteSettings:
-    """steps: of the whole training, which the learning rate fades over; parts: of the network that learn, by the names
-    of its layers ((): all of them); perceptual_from: share of the steps before LPIPS joins; the weights of the loss;
-    start: digest of the weights it begins from ("": none, the seed draws them); the seed decides every crop too."""
+    """steps: of the whole training, which the learning rate fades over; perceptual_from: share of the steps before
+    LPIPS joins; the weights of the loss; start: digest of the weights it begins from ("": none, the seed draws them);
+    the seed decides every crop too."""
 
     steps: int = 3000
     batch: int = 4
@@ -53,7 +52,6 @@ class LiteSettings:
     perceptual_weight: float = 1.0
     blocks_weight: float = 1.0
     trust_weight: float = 0.02
-    parts: tuple[str, ...] = ()
     start: str = ""
     seed: int = 0
 
@@ -70,8 +68,7 @@ class LiteUpdate:
 class LiteTrainer:
     """Holds network, running mean and optimiser. `run` trains, `save` and `load` stop and go on, `export` ships.
 
-    start: weights to begin from, as `export` writes them. CheckpointError where they are not of this network,
-    ConfigError for parts that it does not have.
+    start: weights to begin from, as `export` writes them. CheckpointError where they are not of this network.
     """
 
     def __init__(self, settings: LiteSettings, crops: Crops, device: str | None = None, start: Path | None = None):
@@ -81,11 +78,6 @@ class LiteTrainer:
         network = load_network(start).train() if start else LiteNetwork()
         self.network = network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._mean = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
-        there = [name for name, _ in self.network.named_children()]
-        if unknown := [name for name in settings.parts if name not in there]:
-            raise ConfigError(f"parts: lite has no {', '.join(unknown)}. There are: {', '.join(there)}.")
-        for name, part in self.network.named_children():
-            part.requires_grad_(not settings.parts or name in settings.parts)
         self._optimiser = torch.optim.AdamW(self.network.parameters(), settings.learning_rate, weight_decay=1e-3)
         self._lpips = LPIPS.load("vgg").to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.step = 0
@@ -115,9 +107,8 @@ class LiteTrainer:
         frame, photos, present, target = (
             tensor.to(self._device) for tensor in (batch.frame, batch.photos, batch.present, batch.target)
         )
-        noise = some_grain(frame, (settings.seed, self.step))
         with self._halves():
-            fixed, trust = self.network(frame, photos, present, noise)
+            fixed, trust = self.network(frame, photos, present)
         lpips = self._lpips if done >= settings.perceptual_from else None
         terms = lite_terms(fixed, trust, frame[:, :3], target, settings, lpips, self._halves)
         parts = {name: term.mean() for name, term in terms.items()}

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from difix3d.errors import CheckpointError, FixerError
 from difix3d.fixers.difix.precision import fast_dtype
-from difix3d.fixers.lite.grain import some_grain
 from difix3d.fixers.lite.network import LiteNetwork
 from difix3d.losses import LPIPS
 from difix3d.training.dataset import Batch
@@ -116,9 +115,8 @@ class LiteTuner:
         frame, photos, present, target, weights = self._on_device(
             batch.frame, batch.photos, batch.present, batch.target, batch.weights
         )
-        noise = some_grain(frame, (self.settings.seed, self.step))
         with self._halves():
-            fixed, trust = self.network(frame, photos, present, noise)
+            fixed, trust = self.network(frame, photos, present)
         each = lite_terms(fixed, trust, frame[:, :3], target, self.settings.loss, self._lpips, self._halves)
         return {name: (weights * term).mean() for name, term in each.items()}
 
@@ -127,11 +125,10 @@ class LiteTuner:
         frame, photos, present, better, worse, mask, weights = self._on_device(
             batch.frame, batch.photos, batch.present, batch.target, batch.worse, batch.mask, batch.weights
         )
-        noise = some_grain(frame, (self.settings.seed, self.step))
         with self._halves():
-            fixed, _ = self.network(frame, photos, present, noise)
+            fixed, _ = self.network(frame, photos, present)
             with torch.no_grad():
-                start, _ = self._parent(frame, photos, present, noise)
+                start, _ = self._parent(frame, photos, present)
         # In [-1, 1], as that loss has it; a comparison's first view is the preferred picture.
         rows = Batch(frame[:, None, :3], 2 * better[:, None] - 1, (), weights, (), 2 * worse - 1, mask)
         with self._halves():

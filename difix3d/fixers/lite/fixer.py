@@ -94,8 +94,7 @@ def run(network: LiteNetwork, own: Bytes, photos: Bytes) -> tuple[NDArray[np.uin
     trust = np.empty((height, width), np.float32)
     for rows, inner_rows in _spans(height):
         for columns, inner_columns in _spans(width):
-            corner = (rows.start, columns.start)
-            picture, believed = _run_tile(network, own[rows, columns], photos[:, rows, columns], corner)
+            picture, believed = _run_tile(network, own[rows, columns], photos[:, rows, columns])
             inside = (
                 slice(inner_rows.start - rows.start, inner_rows.stop - rows.start),
                 slice(inner_columns.start - columns.start, inner_columns.stop - columns.start),
@@ -114,13 +113,10 @@ def _spans(length: int) -> list[tuple[slice, slice]]:
     return [(slice(max(0, one.start - _OVERLAP_PX), min(length, one.stop + _OVERLAP_PX)), one) for one in kept]
 
 
-def _run_tile(
-    network: LiteNetwork, own: Bytes, photos: Bytes, corner: tuple[int, int]
-) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+def _run_tile(network: LiteNetwork, own: Bytes, photos: Bytes) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     import torch
 
     from difix3d.fixers.difix.precision import fast_dtype
-    from difix3d.fixers.lite.grain import grain
     from difix3d.fixers.lite.network import MULTIPLE
 
     height, width = own.shape[:2]
@@ -129,8 +125,7 @@ def _run_tile(
     photos = np.pad(photos, [(0, 0), *missing, (0, 0)], mode="symmetric")
     bfloat16 = fast_dtype(torch.device("cpu")) == torch.bfloat16
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-        noise = grain(*corner, *own.shape[:2])
-        fixed, trust = network(_tensor(own)[None], _tensor(photos)[None], torch.ones(1, len(photos)), noise)
+        fixed, trust = network(_tensor(own)[None], _tensor(photos)[None], torch.ones(1, len(photos)))
     picture = fixed[0].permute(1, 2, 0).numpy()[:height, :width]
     return (np.clip(picture, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8), trust[0, 0].numpy()[:height, :width]
 

@@ -1,4 +1,4 @@
-"""The network of the fixer `lite`: how much of each photo to show at each pixel, and what to add.
+"""The network of the fixer `lite`: how much of each photo to show at each pixel.
 
 It starts from the blend that confidence alone would make (that of the fixer `reproject`, over what was carried in large
 patches, over the render) and learns what to change:
@@ -10,18 +10,21 @@ patches, over the render) and learns what to change:
                 all of these -> U-Net -> D
                 logit_i = log(prior_i) + head(D, e_i)             one for each photo, for the patches and for the render
     full size:  w       = softmax(logit)
-                blend   = sum of w_i photo_i                          photo_0: the render; the last one: the patches
-                drawn   = blend + w_0 sum of strength(D)_k octave_k   noise: see grain.py; photos have texture
-                fixed   = render + sqrt(trust(D)) (drawn + residual(D, drawn, render) - render)
+                blend   = sum of w_i photo_i                      photo_0: the render; the last one: the patches
+                fixed   = render + supported sqrt(trust(D)) (blend - render)
 
-trust is trained to be the chance that the fix is nearer to the truth. An even mix of both would show both, blurred: its
-square root keeps what is doubtful and drops what is wrong.
+Every pixel is a mix of what the render and the photos show there: nothing is added to it. What a network of this size
+adds it remembers from the captures that it was trained on, and on others it is wrong more often than not.
+
+supported is 0 where no photo is believed to show anything, and the render stays there. trust is trained to be the
+chance that the fix is nearer to the truth. An even mix of both would show both, blurred: its square root keeps what is
+doubtful and drops what is wrong.
 
 Photos have no order and no number: the same weights serve one of them as four. There is no normalisation layer, so a
 tile of a picture is fixed as the whole is, but for what lies beyond the network's view.
 
-On two cores the picture's full size is where time goes, and not in convolutions: all but the last blend and the
-residual is therefore done at half size, the prior too.
+On two cores the picture's full size is where time goes, and not in convolutions: all but the last blend is therefore
+done at half size, the prior too.
 """
 
 from __future__ import annotations
@@ -32,19 +35,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from difix3d.fixers.lite.grain import OCTAVES
 from difix3d.fixers.lite.planes import CARRIED_CHANNELS, FRAME_CHANNELS
 
 MULTIPLE = 16
 """Sides must be multiples of this: the U-Net halves the picture four times."""
 
 _WIDTHS = (32, 64, 96, 128)
-_PHOTO_WIDTH, _FULL_WIDTH = 24, 12
+_PHOTO_WIDTH = 24
 _SLOPE = 0.1  # of the leaky ReLU
 _TRUSTING = 3.0
 """An untrained network trusts itself at 0.95: it begins as the blend."""
-_DRAWN = 0.1
-"""Texture's standard deviation where its strength is 1."""
 _SUREST = 7.0
 """Bounds the logit of trust, at 0.001 and 0.999: the root's slope has no bound at 0, and training ran away there."""
 
@@ -54,15 +54,17 @@ _FEATHER = 1.5  # pixels of half size; shares are feathered by being halved and 
 _NARROW_PX = 4  # of half size: gaps up to twice as wide
 _ALONE = 12
 """Power of the confidences of patches. They lie pixels apart: a mean of two would be neither."""
+_SUPPORTED, _REACH_PX = 4.0, 2  # of half size
+"""A photo supports a change where it is believed at 1 / _SUPPORTED or more, and as far beside."""
 _FLOOR = 2e-3
 """The least prior: a photo that nobody believes can still be brought in, by a logit of 6."""
 
 
 class LiteNetwork(nn.Module):
-    """frame [B, 5, H, W], photos [B, N, 10, H, W] and present [B, N] (1: a photo, 0: filler), all in [0, 1], N from 0;
-    grain [B or 1, OCTAVES, H, W].
+    """frame [B, 5, H, W], photos [B, N, 10, H, W] and present [B, N] (1: a photo, 0: filler), all in [0, 1], N from 0.
 
-    Gives (fixed [B, 3, H, W], not clamped; trust [B, 1, H, W] in (0, 1)). H and W are multiples of MULTIPLE.
+    Gives (fixed [B, 3, H, W]; trust [B, 1, H, W] in [0, 1): 0 where no photo supports a change and the
+    render stays to the bit). H and W are multiples of MULTIPLE.
     """
 
     def __init__(self) -> None:
@@ -82,12 +84,8 @@ class LiteNetwork(nn.Module):
         self.patches_compared = _conv(_PHOTO_WIDTH, _PHOTO_WIDTH, 1)
         self.photo_head, self.patches_head = (_zero(_conv(_PHOTO_WIDTH, 1)) for _ in range(2))
         self.frame_head = nn.Sequential(_conv(first, first, 1), _Activation(), _zero(_conv(first, 2)))  # logit, trust
-        self.strength = _zero(_conv(first, OCTAVES))
-        self.detail = _conv(first, _FULL_WIDTH, 1)
-        self.shown = _conv(6, _FULL_WIDTH)
-        self.residual = _zero(_conv(_FULL_WIDTH, 3))
 
-    def forward(self, frame: Tensor, photos: Tensor, present: Tensor, grain: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, frame: Tensor, photos: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
         render = frame[:, :3]
         exact, loose = photos.chunk(2, dim=2)
         half = _channels_last(F.pixel_unshuffle(frame, 2))
@@ -95,6 +93,7 @@ class LiteNetwork(nn.Module):
             patches, believed = _patches(loose, present, render)
             prior = prior_logits(exact[:, :, -1], believed[:, 1:], present)
             shares = torch.softmax(prior, dim=1)
+            supported = _supported(torch.stack([exact[:, :, -1], loose[:, :, -1]], dim=2), present)
         x = self.frame_in(_channels_last(torch.cat([half, shares[:, :1]], dim=1)))
         rendered = self.render_in(half[:, : 4 * 3])
         # Never negative, so that filler, which is 0, changes neither the mean nor the most.
@@ -114,17 +113,12 @@ class LiteNetwork(nn.Module):
         beside = self.beside(x)
         change = [own_logit, *(self.photo_head(_active(beside + self.compared(one))).float() for one in encoded)]
         change.append(self.patches_head(_active(beside + self.patches_compared(patched))).float())
-        found = _doubled(torch.cat([prior + torch.cat(change, dim=1), trust, self.strength(x).float()], dim=1))
-        logits, trust, strengths = found.split([prior.shape[1], 1, OCTAVES], dim=1)
+        found = _doubled(torch.cat([prior + torch.cat(change, dim=1), trust, supported], dim=1))
+        logits, trust, supported = found.split([prior.shape[1], 1, 1], dim=1)
         weights = torch.softmax(logits, dim=1)
         blend = _mean(weights, [render, *(photo[:, :3] for photo in exact.unbind(1)), patches])
-        with torch.autocast(frame.device.type, enabled=False):  # what is added is seen at once, to the last bit
-            drawn = blend + weights[:, :1] * (_DRAWN * strengths * grain).sum(1, keepdim=True)
-            shown = self.shown(_channels_last(torch.cat([drawn, render], dim=1)))
-            # Bilinear: a pixel shuffle draws grids.
-            residual = self.residual(_active(shown + _doubled(self.detail(x.float()))))
         trust = torch.sigmoid(_SUREST * torch.tanh((trust + _TRUSTING) / _SUREST))
-        return render + trust.sqrt() * (drawn + residual - render), trust
+        return render + supported * trust.sqrt() * (blend - render), supported * trust
 
     def _unet(self, x: Tensor) -> Tensor:
         kept = []
@@ -149,6 +143,15 @@ def _patches(loose: Tensor, present: Tensor, render: Tensor) -> tuple[Tensor, Te
     powers = (smooth + 1e-2 * present[:, :, None, None]) ** _ALONE  # 1e-24 at least: the sum is above 0
     shares = powers / powers.sum(1, keepdim=True).clamp(min=1e-30)
     return _mean(_doubled(shares), list(loose[:, :, :3].unbind(1))), (shares[:, :, None] * known).sum(1)
+
+
+def _supported(confidence: Tensor, present: Tensor) -> Tensor:
+    """[B, 1, H / 2, W / 2] in [0, 1], whether any photo can say something, from confidences [B, N, M, H, W]."""
+    batch, count, _, height, width = confidence.shape
+    if not count:
+        return confidence.new_zeros((batch, 1, height // 2, width // 2))
+    most = F.max_pool2d((confidence * present[:, :, None, None, None]).flatten(1, 2).amax(1, keepdim=True), 2)
+    return _gaussian(_most_within((most * _SUPPORTED).clamp(max=1.0), _REACH_PX), _FEATHER)
 
 
 def prior_logits(confidence: Tensor, patches: Tensor, present: Tensor) -> Tensor:
