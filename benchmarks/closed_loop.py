@@ -6,11 +6,12 @@ Captures are read from ../shared/scenes (or $DIFIX3D_SHARED) and fitted to a thi
 hidden.
 1. On the training captures each of some hidden views is shown as the render, by `reproject`, and by lite with all of
    its photos, the nearest, the second, and none. Oracle raters (see Oracle) compare them through the rating store.
-2. An export of photos, approved fixes and comparisons; `finetune --from lite` on it.
+2. An export of photos, approved fixes and comparisons; `finetune` on it, from that lite.
 3. On the dev captures, of which nothing was trained on, a campaign: the tuned checkpoint against its parent, the same
    raters, every question blind. LPIPS and PSNR are of these views.
 
-With --from untrained the parent is a lite that has learned nothing, so that what the loop alone teaches is seen.
+The parent is a lite that has learned nothing, so that what the loop teaches is seen: the one that ships (--from lite)
+has learned from these training captures already.
 
 win_rate counts each view once (ties half); interval is Wilson's for so many views (difix3d/ratings/campaigns.py).
 Stopped and started again it goes on: fits, fixes, votes and training are kept in DIR, which has a name of its own for
@@ -251,12 +252,12 @@ def main() -> None:
     parser.add_argument("--dev", nargs="+", default=DEV, help="of scenes/dev")
     parser.add_argument("--fit-steps", type=int, default=600, help="of each fit")
     parser.add_argument("--frames", type=int, default=6, help="hidden views of each training capture that are rated")
-    parser.add_argument("--dev-frames", type=int, default=16, help="hidden views of each dev capture")
-    parser.add_argument("--steps", type=int, default=120, help="of the training")
-    parser.add_argument("--learning-rate", type=float, default=0.0, help="0: finetune's own for lite")
+    parser.add_argument("--dev-frames", type=int, default=24, help="hidden views of each dev capture")
+    parser.add_argument("--steps", type=int, default=350, help="of the training")
+    parser.add_argument("--learning-rate", type=float, default=6e-4, help="0: finetune's own for lite")
     parser.add_argument("--preference-weight", type=float, default=1.0, help="0: photos and approved fixes alone")
     parser.add_argument("--lpips-weight", type=float, default=1.0, help="of LPIPS, in all losses")
-    parser.add_argument("--from", dest="start", default="lite", help="lite, a checkpoint of it, or untrained")
+    parser.add_argument("--from", dest="start", default="untrained", help="untrained, lite, or a checkpoint of it")
     parser.add_argument("--work", type=Path, default=None, help="default: under benchmarks/.cache, by lite's weights")
     parser.add_argument("--json", action="store_true", help="also print one JSON object, as the last line")
     options = parser.parse_args()

@@ -37,8 +37,9 @@ def closed_loop(shared: Path, monkeypatch: pytest.MonkeyPatch):
 
 def test_it_ends_with_a_verdict_and_goes_on_where_it_stopped(closed_loop, tmp_path, monkeypatch, capsys) -> None:
     words = ["closed_loop.py", "--train", "one", "two", "--dev", "dev", "--frames", "1", "--dev-frames", "2", "--steps",
-             "4", "--learning-rate", "2e-3", "--work", str(tmp_path), "--json"]  # fmt: skip
+             "4", "--learning-rate", "2e-3", "--work", str(tmp_path / "work"), "--json"]  # fmt: skip
     monkeypatch.setattr(sys, "argv", words)
+    monkeypatch.setattr(closed_loop, "CACHE", tmp_path / "cache")  # the parent that knows nothing is written there
     closed_loop.main()
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert {"win_rate", "interval", "lpips_before", "lpips_after", "comparisons"} <= found.keys()
@@ -47,7 +48,7 @@ def test_it_ends_with_a_verdict_and_goes_on_where_it_stopped(closed_loop, tmp_pa
     assert found["views"] == 2 and found["votes_on_dev"] == 6 and found["steps"] == 4
     assert found["comparisons"] > 0 and found["photos"] == 3  # the other scene is the test split
     # Nothing of the dev scene is in what was trained on.
-    rows = json.loads((tmp_path / "export" / "provenance.json").read_text())
+    rows = json.loads((tmp_path / "work" / "export" / "provenance.json").read_text())
     assert {row["scene_id"] for row in rows.values()} == {"one", "two"}
 
     closed_loop.main()
