@@ -58,7 +58,8 @@ def rank_references(
     rendered at `camera`, 0 where nothing was hit: points behind it are not visible. KeyError for an unknown name.
     """
     views = _views(reconstruction, names)
-    return _ranked(camera, reconstruction, views, _seen_points(camera, reconstruction, views, depth))
+    rows = _seen_points(camera, reconstruction, views, depth)
+    return [one for one, _, _ in _ranked(camera, reconstruction, views, rows)]
 
 
 def choose_references(
@@ -81,14 +82,12 @@ def choose_references(
     views = _views(reconstruction, names)
     rows = _seen_points(camera, reconstruction, views, depth)
     ranked = _ranked(camera, reconstruction, views, rows)
-    if not ranked or ranked[0].score == 0:
-        return ranked[:most]
-    likely = ranked[:_CONSIDERED]
+    if not ranked or ranked[0][0].score == 0:
+        return [one for one, _, _ in ranked[:most]]
+    likely = [one for one, _, _ in ranked[:_CONSIDERED]]
     worth = np.zeros((len(likely), len(rows)), np.float32)
-    for row, one in zip(worth, likely):
-        view = reconstruction.view(one.name)
-        shown = _shown(view, reconstruction.points, rows)
-        row[shown] = _agreement(camera, view.camera, reconstruction.points[rows[shown]])
+    for row, (_, shown, weights) in zip(worth, ranked):
+        row[shown] = weights
     chosen: list[RankedReference] = []
     have = np.zeros(len(rows), np.float32)
     while len(chosen) < min(most, len(likely)):
@@ -117,17 +116,19 @@ def _seen_points(
 
 def _ranked(
     camera: Camera, reconstruction: Reconstruction, views: Sequence[View], rows: NDArray[np.int64]
-) -> list[RankedReference]:
+) -> list[tuple[RankedReference, NDArray[np.bool_], NDArray[np.float32]]]:
+    """Each photo, the most helpful first, with which of `rows` it shows and what each of those counts."""
     scale = max(float(np.linalg.norm(looked_at_point(reconstruction) - camera.position)), 1e-12)
     ranked = []
     for view in views:
-        shared = rows[_shown(view, reconstruction.points, rows)]
-        weights = _agreement(camera, view.camera, reconstruction.points[shared])
+        shown = _shown(view, reconstruction.points, rows)
+        weights = _agreement(camera, view.camera, reconstruction.points[rows[shown]])
         distance, angle = pose_distance(camera, view.camera)
         # Rounded, so that the order does not hang on the last bit of a sum.
         score = round(float(weights.sum()) / max(1, len(rows)), 9)
-        ranked.append(RankedReference(view.name, score, len(shared), distance, angle))
-    return sorted(ranked, key=lambda one: (-one.score, round(_apart(one, scale), 9), one.name))
+        one = RankedReference(view.name, score, len(weights), distance, angle)
+        ranked.append((one, shown, weights.astype(np.float32)))
+    return sorted(ranked, key=lambda each: (-each[0].score, round(_apart(each[0], scale), 9), each[0].name))
 
 
 def _apart(one: RankedReference, scale: float) -> float:

@@ -2,7 +2,7 @@
 
     loss = |fixed - target| + its means over blocks + LPIPS (VGG-16) + how well trust tells where the fix is nearer
 
-The means hold colours in place, which LPIPS alone lets drift. It is nine tenths of the arithmetic: it looks at the
+The means hold colours in place, which LPIPS alone lets drift. LPIPS is nine tenths of the arithmetic: it looks at the
 middle of each crop only, whose border the network has seen less around of.
 """
 

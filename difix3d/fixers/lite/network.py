@@ -13,8 +13,8 @@ patches, over the render) and learns what to change:
                 blend   = sum of w_i photo_i                      photo_0: the render; the last one: the patches
                 fixed   = render + supported sqrt(trust(D)) (blend - render)
 
-Every pixel is a mix of what the render and the photos show there: nothing is added to it. What a network of this size
-adds it remembers from the captures that it was trained on, and on others it is wrong more often than not.
+Every pixel is a mix of what the render and the photos show there: nothing is added to it. What was added once had been
+learned from ten captures, and near the photos of others fixes are better without it (benchmarks/RESULTS.md).
 
 supported is 0 where no photo is believed to show anything, and the render stays there. trust is trained to be the
 chance that the fix is nearer to the truth. An even mix of both would show both, blurred: its square root keeps what is
