@@ -1,6 +1,6 @@
 """Carry photos into a frame's camera and fit them to its render: what fixers blend, learned or not.
 
-    steady depth -> look up -> exposure -> flow -> agreement with the render
+    surface -> look up -> exposure -> flow -> agreement with the render
 
 Depth rendered from quick fits is some percent off, so a photo is first carried by it and then aligned to the render
 by what can be seen (Floating Textures, Eisemann et al. 2008). All of that is judged at half size, where it takes a
@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difix3d.fixers.photometric import Exposure, Floats, agreement, box, flow_to, gaussian, match_exposure, squares
-from difix3d.fixers.target import Source, Target, grown, steady_depth
+from difix3d.fixers.surface import Surface, steady_depth, surface_for
+from difix3d.fixers.target import Source, Target, grown
 from difix3d.types import Frame, Reference
 from difix3d.warping import Lookup, bilinear, carry, look_up, sample
 
@@ -57,7 +58,12 @@ def align_photos(frame: Frame, references: Sequence[Reference]) -> list[Aligned]
     alone. ShapeError for pictures or depths that have not their camera's size.
     """
     target = Target.of(frame)
-    photos = side_by_side(lambda one: align_photo(target, Source.of(target, one)), references)
+
+    def align(reference: Reference) -> Aligned | None:
+        source = Source.of(target, reference)
+        return align_photo(target, source, surface_for(target, source))
+
+    photos = side_by_side(align, references)
     return [photo for photo in photos if photo is not None]
 
 
@@ -67,13 +73,13 @@ def side_by_side(change: Callable[[Reference], _T], references: Sequence[Referen
         return list(pool.map(change, references))
 
 
-def align_photo(target: Target, source: Source) -> Aligned | None:
-    """The photo in the frame's camera; None where next to nothing of it can be believed."""
+def align_photo(target: Target, source: Source, surface: Surface) -> Aligned | None:
+    """The photo in the frame's camera, carried by `surface`; None where next to nothing of it can be believed."""
     pixel, render = target.pixel, target.small_render
     small, small_rgb, depth = source.small_camera, source.small_rgb, source.small_depth
     if depth is not None:
         depth = steady_depth(depth, None, small_rgb.astype(np.float32) / np.float32(255.0), pixel)
-    lookup = look_up(small, target.small_camera, target.small_depth, depth, target.small_alpha, pixel=pixel)
+    lookup = look_up(small, target.small_camera, surface.small_depth, depth, target.small_alpha, pixel=pixel)
     if lookup.confidence.sum() * pixel**2 < WORTH_A_LOOK:
         return None
     photo = sample(small_rgb, lookup)
@@ -89,19 +95,20 @@ def align_photo(target: Target, source: Source) -> Aligned | None:
     agreed *= np.float32(np.clip((share - _CHANCE) / (_FITTING - _CHANCE), 0.0, 1.0))
     if pixel == 1:
         return Aligned(photo, lookup.confidence, agreed)
-    return _at_full_size(target, source, exposure, flow, lookup, agreed)
+    return _at_full_size(target, source, surface.depth, exposure, flow, lookup, agreed)
 
 
 def _at_full_size(
     target: Target,
     source: Source,
+    depth: Floats,
     exposure: Exposure,
     flow: Floats,
     lookup: Lookup,
     agreed: Floats,
 ) -> Aligned:
     """What was found at small size, with the photo's colours at full size."""
-    p_r, carried = carry(source.camera, target.camera, target.depth)
+    p_r, carried = carry(source.camera, target.camera, depth)
     p_r, carried = _flowed(p_r, carried, grown(flow, target.camera) * np.float32(target.pixel))
     valid = carried & (grown(lookup.valid.astype(np.float32), target.camera) > 0.999)
     density = cv2.resize(lookup.density, valid.shape[::-1], interpolation=cv2.INTER_NEAREST)

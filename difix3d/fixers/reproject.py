@@ -4,7 +4,7 @@ No weights, no learning. Image-based rendering with the splats as geometry proxy
 al. 2001), each photo aligned to the render by optical flow before blending (Floating Textures, Eisemann et al. 2008).
 Where no photo is believed the render stays, so nothing is ever torn open.
 
-    steady depth -> look up -> exposure -> flow -> agreement with the render -> blend, feathered
+    surface -> look up -> exposure -> flow -> agreement with the render -> blend, feathered
 """
 
 from __future__ import annotations

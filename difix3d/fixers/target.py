@@ -8,19 +8,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from difix3d.fixers.photometric import Floats, box, luma
+from difix3d.fixers.photometric import Floats
 from difix3d.types import Camera, Frame, Reference, require_shape
 
-_LARGE_PX, _HALVED = 320, 2.0
+_LARGE_PX, HALVED = 320, 2.0
 """Frames with a side of so many pixels are judged at half size."""
-_STEADY_RADIUS_PX = 3
-_STEADY_EDGE = 1e-2
-"""Guided filter: brightness varying by less than this variance (10 % of white) is texture, not an edge in depth."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is aligned to, at full size and at the size that it is judged at, whose pixels are `pixel` wide."""
+    """What is aligned to, at full size and at the size that it is judged at, whose pixels are `pixel` wide. depth: as
+    it was rendered; what photos are carried by is surface.py's."""
 
     camera: Camera
     render: Floats
@@ -28,7 +26,6 @@ class Target:
     pixel: float
     small_camera: Camera
     small_render: Floats
-    small_depth: Floats
     small_alpha: Floats | None
 
     @classmethod
@@ -40,13 +37,10 @@ class Target:
         render = frame.rgb.astype(np.float32) / np.float32(255.0)
         camera, alpha, pixel = frame.camera, frame.alpha, _pixel(frame.camera)
         if pixel == 1:
-            depth = steady_depth(frame.depth, alpha, render)
-            return cls(camera, render, depth, 1.0, camera, render, depth, alpha)
+            return cls(camera, render, frame.depth, 1.0, camera, render, alpha)
         small = smaller(camera, pixel)
-        small_render = shrunk(render, small)
         small_alpha = None if alpha is None else shrunk(alpha, small)
-        depth, small_depth = _steady_depths(frame.depth, render, camera, small_render, small_alpha, small)
-        return cls(camera, render, depth, pixel, small, small_render, small_depth, small_alpha)
+        return cls(camera, render, frame.depth, pixel, small, shrunk(render, small), small_alpha)
 
 
 @dataclass(frozen=True)
@@ -77,7 +71,7 @@ class Source:
 
 
 def _pixel(camera: Camera) -> float:
-    return _HALVED if max(camera.width, camera.height) >= _LARGE_PX else 1.0
+    return HALVED if max(camera.width, camera.height) >= _LARGE_PX else 1.0
 
 
 def smaller(camera: Camera, pixel: float) -> Camera:
@@ -100,49 +94,3 @@ def nearest(depth: Floats, camera: Camera) -> Floats:
     """Depth at the camera's size; never a mean, which would float between two surfaces."""
     size = (camera.width, camera.height)
     return np.asarray(cv2.resize(depth, size, interpolation=cv2.INTER_NEAREST), dtype=np.float32)
-
-
-def steady_depth(depth: Floats, alpha: Floats | None, rgb: Floats, pixel: float = 1.0) -> Floats:
-    """[H, W]: depth without the noise of single splats, edges kept where the picture has them; 0 where there is none.
-
-    Guided filter (He et al. 2013) of inverse depth, which is linear in the pixels of a plane, with the picture's
-    brightness as guide; pixels without depth or with little alpha count little.
-    """
-    guide = luma(rgb)
-    return _applied(depth, guide, *_filter(depth, alpha, guide, pixel))
-
-
-def _steady_depths(
-    depth: Floats, render: Floats, camera: Camera, small_render: Floats, small_alpha: Floats | None, small: Camera
-) -> tuple[Floats, Floats]:
-    """`steady_depth` at full and small size, the filter made once, at small size (fast guided filter, He and Sun
-    2015)."""
-    small_depth = nearest(depth, small)
-    small_guide = luma(small_render)
-    slope, intercept = _filter(small_depth, small_alpha, small_guide, _HALVED)
-    steady = _applied(depth, luma(render), grown(slope, camera), grown(intercept, camera))
-    return steady, _applied(small_depth, small_guide, slope, intercept)
-
-
-def _filter(depth: Floats, alpha: Floats | None, guide: Floats, pixel: float) -> tuple[Floats, Floats]:
-    """(slope, intercept): inverse depth is about slope * guide + intercept."""
-    known = depth > 0
-    weight = np.where(known, 1.0 if alpha is None else alpha, 0.0).astype(np.float32) + np.float32(1e-4)
-    inverse = np.where(known, 1 / np.where(known, depth, 1.0), 0.0).astype(np.float32)
-    radius = max(1, round(_STEADY_RADIUS_PX / pixel))
-    total = box(weight, radius)
-
-    def mean(values: Floats) -> Floats:
-        return box(weight * values, radius) / total
-
-    mean_guide, mean_inverse = mean(guide), mean(inverse)
-    covariance = mean(guide * inverse) - mean_guide * mean_inverse
-    variance = np.maximum(mean(guide * guide) - mean_guide * mean_guide, np.float32(0.0))
-    slope = (covariance / (variance + _STEADY_EDGE)).astype(np.float32)
-    return mean(slope), mean(mean_inverse - slope * mean_guide)
-
-
-def _applied(depth: Floats, guide: Floats, slope: Floats, intercept: Floats) -> Floats:
-    smooth = slope * guide + intercept
-    found = (depth > 0) & (smooth > 1e-6)
-    return np.where(found, 1 / np.where(found, smooth, 1.0), depth).astype(np.float32)

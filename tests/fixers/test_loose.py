@@ -1,4 +1,6 @@
-"""Photos carried in patches, on walls with torn depth: to about the right place, in one piece, judged by colour."""
+"""Photos carried in patches, on walls with torn depth: to about the right place, in one piece, judged by colour.
+
+The photos have no depth of their own here, which would mend what is torn (test_photo_surface.py)."""
 
 from __future__ import annotations
 
@@ -12,9 +14,10 @@ from difix3d.fixers.alignment import align_photo
 from difix3d.fixers.lite.planes import planes_of
 from difix3d.fixers.loose import PATCH_PX, carry_loosely, patch_depth
 from difix3d.fixers.photometric import gaussian
+from difix3d.fixers.surface import surface_for
 from difix3d.fixers.target import Source, Target
 from difix3d.metrics import psnr
-from difix3d.types import Frame
+from difix3d.types import Frame, Reference
 
 WIDTH, HEIGHT = 360, 270
 TORN = (slice(20, 250), slice(230, 340))
@@ -35,11 +38,16 @@ def frame() -> Frame:
     return replace(seen, depth=depth)
 
 
+def photo_at(x: float) -> Reference:
+    return replace(reference_at(x, WIDTH, HEIGHT), depth=None)
+
+
 def loosely(frame: Frame, x: float = 0.15):
     target = Target.of(frame)
-    patches = patch_depth(target.small_depth, round(PATCH_PX / target.pixel))
+    source = Source.of(target, photo_at(x))
+    patches = patch_depth(surface_for(target, source).small_depth, round(PATCH_PX / target.pixel))
     assert patches is not None
-    return carry_loosely(target, patches, Source.of(target, reference_at(x, WIDTH, HEIGHT)))
+    return carry_loosely(target, patches, source)
 
 
 def test_the_middle_over_patches_is_the_wall(frame: Frame) -> None:
@@ -63,7 +71,8 @@ def test_no_depth_is_none_and_holes_are_bridged() -> None:
 def test_it_brings_detail_where_the_exact_way_is_torn(frame: Frame) -> None:
     true = reference_at(0.0, WIDTH, HEIGHT).rgb  # what the frame's camera would see
     target = Target.of(frame)
-    exact, loose = align_photo(target, Source.of(target, reference_at(0.15, WIDTH, HEIGHT))), loosely(frame)
+    source = Source.of(target, photo_at(0.15))
+    exact, loose = align_photo(target, source, surface_for(target, source)), loosely(frame)
     assert exact is not None and loose is not None
     inside = (slice(50, 220), slice(260, 310))
 
@@ -102,7 +111,7 @@ def test_what_the_frame_does_not_show_is_no_reason_for_doubt(frame: Frame) -> No
 
 
 def test_planes_hold_both_ways_of_each_photo(frame: Frame) -> None:
-    reference = reference_at(0.15, WIDTH, HEIGHT)
+    reference = photo_at(0.15)
     behind = reference.camera.moved(np.diag([-1.0, 1.0, -1.0, 1.0]) @ reference.camera.cam_from_world)
     own, photos = planes_of(frame, [reference, replace(reference, camera=behind)])
     assert own.shape == (HEIGHT, WIDTH, 5) and photos.shape == (1, HEIGHT, WIDTH, 10)

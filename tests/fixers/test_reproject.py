@@ -10,9 +10,10 @@ import pytest
 import walls
 
 from difix3d.errors import FixerError
-from difix3d.fixers.alignment import steady_depth, unwrinkled
+from difix3d.fixers.alignment import unwrinkled
 from difix3d.fixers.photometric import agreement, flow_to, gaussian, match_exposure
 from difix3d.fixers.reproject import ReprojectFixer
+from difix3d.fixers.surface import steady_depth
 from difix3d.metrics import psnr
 from difix3d.types import Camera, Frame, Reference
 

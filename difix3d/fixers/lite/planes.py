@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from difix3d.fixers.alignment import Aligned, align_photo, side_by_side
 from difix3d.fixers.loose import PATCH_PX, carry_loosely, patch_depth
 from difix3d.fixers.sound import sound_frame, sound_photos
+from difix3d.fixers.surface import surface_for
 from difix3d.fixers.target import Source, Target
 from difix3d.types import Frame, Reference
 
@@ -51,11 +52,12 @@ def planes_of(frame: Frame, references: Sequence[Reference]) -> tuple[Bytes, Byt
 
 def _carried(frame: Frame, references: Sequence[Reference]) -> list[Bytes]:
     target = Target.of(frame)
-    patches = patch_depth(target.small_depth, round(PATCH_PX / target.pixel))
 
     def both(reference: Reference) -> Bytes | None:
         source = Source.of(target, reference)
-        exact = align_photo(target, source)
+        surface = surface_for(target, source)
+        patches = patch_depth(surface.small_depth, round(PATCH_PX / target.pixel))
+        exact = align_photo(target, source, surface)
         loose = None if patches is None else carry_loosely(target, patches, source)
         if exact is None and loose is None:
             return None
