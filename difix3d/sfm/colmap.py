@@ -29,6 +29,7 @@ from difix3d.sfm.base import STAGE, PhotoSet, Said, SfmResult, SfmSettings, requ
 from difix3d.sfm.baseline import has_pairs_apart
 from difix3d.sfm.checks import SEEN_PER_PHOTO, require_features, require_parallax, require_scene, seen_per_photo
 from difix3d.sfm.mapping import Model
+from difix3d.sfm.matching import match
 from difix3d.sfm.pairs import EXHAUSTIVE_UNORDERED, choose_pairs, exhaustive_pairs
 from difix3d.sfm.refine import refine
 from difix3d.sfm.undistort import undistort
@@ -126,7 +127,7 @@ class _Run:
                     self.settings.matching,
                     lambda: features.global_descriptors(self.database, self.photos, self.settings.seed),
                 )
-            yield from features.match(self.database, self.photos, pairs, self.settings)
+            yield from match(self.database, self.photos, pairs, self.settings)
 
     def map_best(self) -> Events:
         """The mapper asked for; or incremental and, where that leaves photos out, incremental from a narrower first

@@ -1,4 +1,4 @@
-"""SIFT features and their matches, into a COLMAP database, with progress."""
+"""SIFT features into a COLMAP database, with progress; and what such a database holds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from difix3d.events import Progress
 from difix3d.sfm.background import Countdown, in_background
 from difix3d.sfm.base import STAGE, Photo, PhotoSet, SfmSettings
-from difix3d.sfm.pairs import Pairs, vlad
+from difix3d.sfm.pairs import vlad
 
 # What COLMAP calls errors ("failed to create any sparse model") is told to a person in our words instead.
 pycolmap.logging.minloglevel = int(pycolmap.logging.FATAL)
@@ -93,35 +93,6 @@ def extract(path: Path, photos: PhotoSet, detail: Detail, settings: SfmSettings)
         )
         for count in done:
             yield Progress(STAGE, "Finding features", count, pace.total, "photos", pace.left(count))
-
-
-def match(path: Path, photos: PhotoSet, pairs: Pairs, settings: SfmSettings) -> Generator[Progress, None, None]:
-    """Match and verify `pairs` (rows of photos.photos); those already in the database are not done again."""
-    list_path = path.with_suffix(".pairs.txt")
-    names = [photo.name for photo in photos.photos]
-    list_path.write_text("".join(f"{names[first]} {names[second]}\n" for first, second in pairs))
-    pairing = pycolmap.ImportedPairingOptions()
-    pairing.match_list_path = list_path
-    pairing.block_size = 50
-    options = pycolmap.FeatureMatchingOptions()
-    # With two threads at a time, pycolmap 4.2.1 now and then gave other matches for the same descriptors on a busy
-    # machine, and so other cameras.
-    options.num_threads = 1
-    geometry = pycolmap.TwoViewGeometryOptions()
-    geometry.ransac.random_seed = settings.seed
-    token = pycolmap.CancellationToken()
-    with open_database(path) as database:
-        before = database.num_verified_image_pairs()
-        pace = Countdown(len(pairs) - before)
-        done = in_background(
-            lambda: pycolmap.match_image_pairs(
-                path, options, pairing, geometry, device=pycolmap.Device.cpu, cancellation_token=token
-            ),
-            database.num_verified_image_pairs,
-            token.cancel,
-        )
-        for count in done:
-            yield Progress(STAGE, "Matching pairs", count, len(pairs), "pairs", pace.left(count - before))
 
 
 def features_per_photo(path: Path) -> NDArray[np.int64]:

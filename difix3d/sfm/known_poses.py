@@ -23,6 +23,7 @@ from difix3d.sfm import features
 from difix3d.sfm.background import Spent, in_background
 from difix3d.sfm.base import STAGE, Photo, PhotoSet, Said, SfmResult, SfmSettings, needed_photos, require_enough_photos
 from difix3d.sfm.checks import SEEN_PER_PHOTO, require_features, seen_per_photo
+from difix3d.sfm.matching import match
 from difix3d.sfm.pairs import choose_pairs
 from difix3d.sfm.pose_files import PosedFrame, find_poses, read_transforms
 from difix3d.sfm.refine import POINTS, fill
@@ -296,7 +297,7 @@ def _triangulate(
             settings.matching,
             lambda: features.global_descriptors(database, photos, settings.seed),
         )
-        yield from features.match(database, photos, pairs, settings)
+        yield from match(database, photos, pairs, settings)
 
     triangulation = pycolmap.IncrementalPipelineOptions()
     triangulation.num_threads = settings.thread_count

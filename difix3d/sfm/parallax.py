@@ -25,38 +25,41 @@ def rotation_only_share(pairs: Sequence[tuple[Floats, Floats]], size: tuple[int,
     """
     longer = max(size)
     center = np.array(size) / 2
-    best = (0.0, float(longer))
+    focals = longer * np.geomspace(0.4, 4.0, 24)
     if not pairs:
-        return best
-    for focal in longer * np.geomspace(0.4, 4.0, 24):
-        explained = np.mean(
-            [_turned(first - center, second - center, focal, longer * TOLERANCE) for first, second in pairs]
-        )
-        if explained > best[0]:
-            best = (float(explained), float(focal))
-    return best
+        return 0.0, float(longer)
+    explained = np.mean(
+        [_turned(first - center, second - center, focals, longer * TOLERANCE) for first, second in pairs], axis=0
+    )
+    best = int(np.argmax(explained))
+    return (float(explained[best]), float(focals[best])) if explained[best] > 0 else (0.0, float(longer))
 
 
-def _turned(first: Floats, second: Floats, focal: float, tolerance_px: float) -> bool:
-    rays_first, rays_second = _rays(first, focal), _rays(second, focal)
-    keep = np.ones(len(first), dtype=bool)
+def _turned(first: Floats, second: Floats, focals: Floats, tolerance_px: float) -> NDArray[np.bool_]:
+    """[F], for each focal length."""
+    rays_first, rays_second = _rays(first, focals), _rays(second, focals)
+    keep = np.ones((len(focals), len(first)), dtype=bool)
     for _ in range(3):  # the matches are verified, so few are wrong: dropping the worst twice is enough
-        rotation = _rotation(rays_first[keep], rays_second[keep])
-        turned = rays_first @ rotation.T
-        in_front = turned[:, 2] > 1e-6
-        pixels = focal * turned[:, :2] / np.where(in_front, turned[:, 2], 1.0)[:, None]
-        distance = np.where(in_front, np.linalg.norm(pixels - second, axis=1), np.inf)
-        within = float((distance < tolerance_px).mean())
-        keep = distance <= max(tolerance_px, float(np.quantile(distance, 0.7)))
+        rotation = _rotation(rays_first * keep[..., None], rays_second)
+        turned = rays_first @ rotation.transpose(0, 2, 1)
+        in_front = turned[..., 2] > 1e-6
+        pixels = focals[:, None, None] * turned[..., :2] / np.where(in_front, turned[..., 2], 1.0)[..., None]
+        distance = np.where(in_front, np.linalg.norm(pixels - second, axis=-1), np.inf)
+        within = (distance < tolerance_px).mean(axis=1)
+        keep = distance <= np.maximum(tolerance_px, np.quantile(distance, 0.7, axis=1))[:, None]
     return within >= 0.8
 
 
-def _rays(pixels: Floats, focal: float) -> Floats:
-    rays = np.column_stack([pixels / focal, np.ones(len(pixels))])
-    return rays / np.linalg.norm(rays, axis=1, keepdims=True)
+def _rays(pixels: Floats, focals: Floats) -> Floats:
+    """[F, M, 3] unit directions of pixels [M, 2]."""
+    places = np.broadcast_to(pixels, (len(focals), *pixels.shape)) / focals[:, None, None]
+    rays = np.concatenate([places, np.ones((*places.shape[:2], 1))], axis=2)
+    return rays / np.linalg.norm(rays, axis=2, keepdims=True)
 
 
 def _rotation(source: Floats, target: Floats) -> Floats:
-    """Rotation that best turns unit rays `source` into `target` (Kabsch 1976)."""
-    u, _, vt = np.linalg.svd(target.T @ source)
-    return u @ np.diag([1, 1, np.sign(np.linalg.det(u @ vt))]) @ vt
+    """[F, 3, 3]: rotations that best turn unit rays `source` [F, M, 3] into `target` (Kabsch 1976)."""
+    u, _, vt = np.linalg.svd(target.transpose(0, 2, 1) @ source)
+    signs = np.ones((len(u), 3))
+    signs[:, 2] = np.sign(np.linalg.det(u @ vt))
+    return (u * signs[:, None]) @ vt
