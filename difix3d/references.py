@@ -23,8 +23,9 @@ _OCCLUSION_TOLERANCE = 0.1
 or less deep, by this share than the ones found around them."""
 _CONSIDERED = 32
 """Of the photos by rank: what is chosen together is chosen among so many."""
-_WORTH_IT = 0.002
-"""A further photo adds at least so much to the score that those chosen have together."""
+_WORTH_IT = 0.003
+"""What a further photo must add to the score that those chosen have together, times the square of that score: where they
+show next to everything from nearby it only blurs, and where they show little, little is welcome."""
 _CELLS = 24
 """Along a photo's longer side: a cell and its eight neighbours hold some of the points found in it."""
 
@@ -73,8 +74,8 @@ def choose_references(
     """At most `most` photos that together show what `camera` sees, the most helpful alone first.
 
     The next is always the one that adds most: each point counts for as much as it does in the chosen photo that shows
-    it best (greedy facility location: Nemhauser, Wolsey and Fisher 1978). One that adds next to nothing is left out:
-    where a photo shows the same from nearly the same place, further ones only blur it. Where views have no points, the
+    it best (greedy facility location: Nemhauser, Wolsey and Fisher 1978). One that adds too little is left out: where a
+    photo shows the same from nearly the same place, further ones only blur it. Where views have no points, the
     first `most` by rank. Arguments and errors as for rank_references; ValueError if `most` is negative.
     """
     if most < 0:
@@ -93,7 +94,7 @@ def choose_references(
     while len(chosen) < min(most, len(likely)):
         gains = np.maximum(worth - have, 0).mean(axis=1, dtype=np.float64).round(9)
         best = int(np.argmax(gains))  # of equal ones the first by rank
-        if chosen and gains[best] < _WORTH_IT:
+        if chosen and gains[best] < _WORTH_IT * float(have.mean(dtype=np.float64)) ** 2:
             break
         chosen.append(likely[best])
         have = np.maximum(have, worth[best])

@@ -43,8 +43,9 @@ def surface_for(target: Target, source: Source) -> Surface:
         return _steadied(target, depth, own)
     seen = depth_from(target.small_camera, source.small_camera, source.small_depth)
     small = np.where((seen > 0) & ~_confirmed(target, source, own), seen, own)
-    # Crumbs between samples, and what single splats do to depth.
-    small = np.where(own > 0, cv2.medianBlur(small, 5), np.float32(0.0))
+    for _ in range(2):  # crumbs between samples, what single splats do to depth; one reaches two pixels at most
+        small = np.asarray(cv2.medianBlur(small, 5), dtype=np.float32)
+    small = np.where(own > 0, small, np.float32(0.0))
     if target.pixel == 1:
         return _steadied(target, small, small)
     size = (target.camera.width, target.camera.height)

@@ -36,19 +36,20 @@ _WARM_UP_STEPS = 100
 _EMA_STEPS = 100
 """The kept weights are a running mean over about so many steps."""
 _GRADIENT_NORM = 1.0
+_BETAS = (0.9, 0.99)
+"""Adam's own 0.999 remembers gradients for too long: where they grow (they did twentyfold when LPIPS joined after 120
+steps) a step is up to thirty times its usual length, and logits ran away to where softmax has no slope."""
 
 
 @dataclass(frozen=True)
 class LiteSettings:
-    """steps: of the whole training, which the learning rate fades over; perceptual_from: share of the steps before
-    LPIPS joins; the weights of the loss; start: digest of the weights it begins from ("": none, the seed draws them);
-    the seed decides every crop too."""
+    """steps: of the whole training, which the learning rate fades over; the weights of the loss; start: digest of the
+    weights it begins from ("": none, the seed draws them); the seed decides every crop too."""
 
     steps: int = 3000
     batch: int = 4
     size_px: int = 160
-    learning_rate: float = 6e-4
-    perceptual_from: float = 0.04
+    learning_rate: float = 5e-4
     perceptual_weight: float = 1.0
     blocks_weight: float = 1.0
     trust_weight: float = 0.02
@@ -78,7 +79,9 @@ class LiteTrainer:
         network = load_network(start).train() if start else LiteNetwork()
         self.network = network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._mean = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
-        self._optimiser = torch.optim.AdamW(self.network.parameters(), settings.learning_rate, weight_decay=1e-3)
+        self._optimiser = torch.optim.AdamW(
+            self.network.parameters(), settings.learning_rate, betas=_BETAS, weight_decay=1e-3
+        )
         self._lpips = LPIPS.load("vgg").to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.step = 0
 
@@ -109,7 +112,7 @@ class LiteTrainer:
         )
         with self._halves():
             fixed, trust = self.network(frame, photos, present)
-        lpips = self._lpips if done >= settings.perceptual_from else None
+        lpips = self._lpips if settings.perceptual_weight > 0 else None
         terms = lite_terms(fixed, trust, frame[:, :3], target, settings, lpips, self._halves)
         parts = {name: term.mean() for name, term in terms.items()}
         loss = torch.stack(list(parts.values())).sum()

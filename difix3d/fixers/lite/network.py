@@ -11,13 +11,13 @@ patches, over the render) and learns what to change:
                 logit_i = log(prior_i) + head(D, e_i)             one for each photo, for the patches and for the render
     full size:  w       = softmax(logit)
                 blend   = sum of w_i photo_i                      photo_0: the render; the last one: the patches
-                fixed   = render + supported sqrt(trust(D)) (blend - render)
+                fixed   = render + supported cbrt(trust(D)) (blend - render)
 
 Every pixel is a mix of what the render and the photos show there: nothing is added to it. What was added once had been
 learned from ten captures, and near the photos of others fixes are better without it (benchmarks/RESULTS.md).
 
 supported is 0 where no photo is believed to show anything, and the render stays there. trust is trained to be the
-chance that the fix is nearer to the truth. An even mix of both would show both, blurred: its square root keeps what is
+chance that the fix is nearer to the truth. An even mix of both would show both, blurred: its cube root keeps what is
 doubtful and drops what is wrong.
 
 Photos have no order and no number: the same weights serve one of them as four. There is no normalisation layer, so a
@@ -54,7 +54,7 @@ _FEATHER = 1.5  # pixels of half size; shares are feathered by being halved and 
 _NARROW_PX = 4  # of half size: gaps up to twice as wide
 _ALONE = 12
 """Power of the confidences of patches. They lie pixels apart: a mean of two would be neither."""
-_SUPPORTED, _REACH_PX = 4.0, 2  # of half size
+_SUPPORTED, _REACH_PX = 8.0, 2  # of half size
 """A photo supports a change where it is believed at 1 / _SUPPORTED or more, and as far beside."""
 _FLOOR = 2e-3
 """The least prior: a photo that nobody believes can still be brought in, by a logit of 6."""
@@ -118,7 +118,7 @@ class LiteNetwork(nn.Module):
         weights = torch.softmax(logits, dim=1)
         blend = _mean(weights, [render, *(photo[:, :3] for photo in exact.unbind(1)), patches])
         trust = torch.sigmoid(_SUREST * torch.tanh((trust + _TRUSTING) / _SUREST))
-        return render + supported * trust.sqrt() * (blend - render), supported * trust
+        return render + supported * trust.pow(1 / 3) * (blend - render), supported * trust
 
     def _unet(self, x: Tensor) -> Tensor:
         kept = []
