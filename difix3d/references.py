@@ -24,8 +24,8 @@ or less deep, by this share than the ones found around them."""
 _CONSIDERED = 32
 """Of the photos by rank: what is chosen together is chosen among so many."""
 _WORTH_IT = 0.003
-"""What a further photo must add to the score that those chosen have together, times the square of that score: where they
-show next to everything from nearby it only blurs, and where they show little, little is welcome."""
+"""What a further photo must add to the score that those chosen have together, times the square of that score: where
+they show next to everything from nearby it only blurs, and where they show little, little is welcome."""
 _CELLS = 24
 """Along a photo's longer side: a cell and its eight neighbours hold some of the points found in it."""
 
