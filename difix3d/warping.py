@@ -176,6 +176,11 @@ def bilinear(picture: NDArray, pixels: Floats) -> Floats:
     return _interpolated(picture, pixels, cv2.INTER_LINEAR)
 
 
+def nearest_pixels(picture: NDArray, pixels: Floats) -> Floats:
+    """As `bilinear`, but never a mean: of depth that would float between two surfaces."""
+    return _interpolated(picture, pixels, cv2.INTER_NEAREST)
+
+
 def _interpolated(picture: NDArray, pixels: Floats, interpolation: int) -> Floats:
     # OpenCV counts from the first pixel's centre.
     x, y = (

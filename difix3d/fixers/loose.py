@@ -12,7 +12,7 @@ import numpy as np
 
 from difix3d.fixers.alignment import WORTH_A_LOOK, Aligned, moved
 from difix3d.fixers.photometric import Floats, flow_to, gaussian, match_exposure, squares
-from difix3d.fixers.target import Source, Target, grown, nearest
+from difix3d.fixers.target import Source, Target, grown
 from difix3d.warping import Lookup, look_up, sample
 
 PATCH_PX = 16
@@ -64,7 +64,7 @@ def carry_loosely(target: Target, depth: Floats, source: Source) -> Aligned | No
     error2 = squares(gaussian(photo - render, _PLAIN_PX / pixel)) / np.float32(3.0)
     alpha = np.float32(1.0) if target.small_alpha is None else target.small_alpha
     agreed = alpha * np.exp(-0.5 * error2 / _SAME_COLOUR**2) + (1 - alpha) * np.float32(_UNSEEN)
-    worth = (nearest(target.depth, target.small_camera) > 0) & (lookup.density > _COARSEST)
+    worth = (target.small_depth > 0) & (lookup.density > _COARSEST)
     confidence = (lookup.confidence * agreed * worth).astype(np.float32)
     if pixel == 1:
         return Aligned(photo, lookup.confidence, confidence)

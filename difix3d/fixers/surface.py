@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from difix3d.fixers.photometric import Floats, box, luma
 from difix3d.fixers.target import HALVED, Source, Target, grown, nearest
 from difix3d.types import Camera
-from difix3d.warping import carry_with_depth
+from difix3d.warping import carry_with_depth, nearest_pixels
 
 _STEADY_RADIUS_PX = 3
 _STEADY_EDGE = 1e-2
@@ -38,7 +38,7 @@ class Surface:
 
 def surface_for(target: Target, source: Source) -> Surface:
     """What the photo `source` is carried by. A source without depth: the frame's own."""
-    depth, own = target.depth, nearest(target.depth, target.small_camera)
+    depth, own = target.depth, target.small_depth
     if source.small_depth is None:
         return _steadied(target, depth, own)
     seen = depth_from(target.small_camera, source.small_camera, source.small_depth)
@@ -59,8 +59,7 @@ def _confirmed(target: Target, source: Source, depth: Floats) -> NDArray[np.bool
     surfaces seen from elsewhere are a little too near."""
     pixels, z, inside = carry_with_depth(source.small_camera, target.small_camera, depth)
     assert source.small_depth is not None
-    x, y = (np.ascontiguousarray(pixels[..., axis] - np.float32(0.5)) for axis in (0, 1))
-    there = cv2.remap(source.small_depth, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
+    there = nearest_pixels(source.small_depth, pixels)
     return inside & (np.abs(z - there) <= np.float32(_AGREED) * there)
 
 

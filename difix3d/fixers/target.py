@@ -26,6 +26,7 @@ class Target:
     pixel: float
     small_camera: Camera
     small_render: Floats
+    small_depth: Floats
     small_alpha: Floats | None
 
     @classmethod
@@ -37,10 +38,11 @@ class Target:
         render = frame.rgb.astype(np.float32) / np.float32(255.0)
         camera, alpha, pixel = frame.camera, frame.alpha, _pixel(frame.camera)
         if pixel == 1:
-            return cls(camera, render, frame.depth, 1.0, camera, render, alpha)
+            return cls(camera, render, frame.depth, 1.0, camera, render, frame.depth, alpha)
         small = smaller(camera, pixel)
         small_alpha = None if alpha is None else shrunk(alpha, small)
-        return cls(camera, render, frame.depth, pixel, small, shrunk(render, small), small_alpha)
+        small_depth = nearest(frame.depth, small)
+        return cls(camera, render, frame.depth, pixel, small, shrunk(render, small), small_depth, small_alpha)
 
 
 @dataclass(frozen=True)

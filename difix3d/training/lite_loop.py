@@ -37,8 +37,8 @@ _EMA_STEPS = 100
 """The kept weights are a running mean over about so many steps."""
 _GRADIENT_NORM = 1.0
 _BETAS = (0.9, 0.99)
-"""Adam's own 0.999 remembers gradients for too long: where they grow (they did twentyfold when LPIPS joined after 120
-steps) a step is up to thirty times its usual length, and logits ran away to where softmax has no slope."""
+"""Adam's own 0.999 remembers small gradients for too long: where they grow, a step is up to thirty times its usual
+length. When LPIPS still joined after some steps, logits ran away so, to where softmax has no slope."""
 
 
 @dataclass(frozen=True)
