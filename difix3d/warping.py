@@ -111,14 +111,16 @@ def look_up(
     reference_depth: Floats | None = None,
     target_alpha: Floats | None = None,
     *,
+    hiding_depth: Floats | None = None,
     pixel: float = 1.0,
 ) -> Lookup:
     """Where the target's pixels lie in the reference, whether they are seen from there, and how sure that is.
 
     target_depth, target_alpha: [H, W]; reference_depth: [h, w] at the reference camera. Without the reference's depth
-    nothing tells what is hidden from it. pixel: pixels of the picture in question that one of these stands for, where
-    both cameras are those of smaller pictures: what is tolerated is measured in the former. ShapeError for a map that
-    has not its camera's size.
+    nothing tells what is hidden from it. hiding_depth: [h, w], asked for that alone where target_depth is too coarse
+    for a round trip: only what lies well behind it has confidence 0. pixel: pixels of the picture in question that one
+    of these stands for, where both cameras are those of smaller pictures: what is tolerated is measured in the former.
+    ShapeError for a map that has not its camera's size.
     """
     require_shape("target_depth", target_depth, (target.height, target.width))
     d_t = np.asarray(target_depth, dtype=np.float32)
@@ -136,6 +138,10 @@ def look_up(
     if target_alpha is not None:
         require_shape("target_alpha", target_alpha, (target.height, target.width))
         confidence *= np.clip(np.asarray(target_alpha, dtype=np.float32), 0.0, 1.0)
+    if hiding_depth is not None:
+        require_shape("hiding_depth", hiding_depth, (reference.height, reference.width))
+        before = nearest_pixels(np.asarray(hiding_depth, dtype=np.float32), p_r)
+        confidence *= (before <= 0) | (z_r <= np.float32(1 + MAX_DEPTH_DIFFERENCE) * before)
     if reference_depth is not None:
         require_shape("reference_depth", reference_depth, (reference.height, reference.width))
         reference_depth = np.asarray(reference_depth, dtype=np.float32)

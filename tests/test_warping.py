@@ -80,6 +80,27 @@ def test_what_is_hidden_from_the_photo_is_not_valid(x: float) -> None:
     assert look_up(reference, target, here.depth).valid[inner_hidden].any()
 
 
+@pytest.mark.parametrize("x", [-0.8, 0.9])
+def test_depth_that_only_hides(x: float) -> None:
+    target, reference = walls.camera_at(0.0), walls.camera_at(x)
+    here, there = walls.see(target), walls.see(reference)
+    told, untold = (
+        look_up(reference, target, here.depth, hiding_depth=there.depth),
+        look_up(reference, target, here.depth),
+    )
+    exact = look_up(reference, target, here.depth, there.depth)
+    changed = told.confidence != untold.confidence
+    assert not told.confidence[changed].any() and np.array_equal(told.valid, untold.valid)
+    assert changed.sum() > 100 and not exact.valid[changed & ~grown(~changed, 2)].any()
+    # Depth may be far off as long as nothing stands before it.
+    off = look_up(reference, target, 1.2 * here.depth, hiding_depth=there.depth)
+    assert off.confidence[exact.valid & ~grown(changed, 4)].mean() > 0.25
+    nothing = look_up(reference, target, here.depth, hiding_depth=0 * there.depth)
+    assert np.array_equal(nothing.confidence, untold.confidence)
+    with pytest.raises(ShapeError, match="hiding_depth"):
+        look_up(reference, target, here.depth, hiding_depth=there.depth[:-1])
+
+
 def test_floating_depth_is_not_valid() -> None:
     target, reference = walls.camera_at(0.0), walls.camera_at(0.5)
     here, there = walls.see(target, front=False), walls.see(reference, front=False)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import cv2
@@ -30,6 +30,8 @@ _NEAR_SHIFT_PX = 30.0
 """Flow this long halves belief: what had to be moved so far may be something else."""
 _WRINKLE_RADIUS_PX, _WRINKLE_PX = 4, 1.4
 """Root mean square, over 9x9 pixels, of how far a look-up is from the mean of its surroundings; target pixels."""
+_UNSTRETCHED = 0.9
+"""Share of the photo's pixels that there are at this distance, along the direction that has fewest of them."""
 WORTH_A_LOOK = 50.0
 """Believed pixels below which a photo is not looked at further."""
 _CHANCE, _FITTING = 0.3, 0.5
@@ -88,6 +90,7 @@ def align_photo(target: Target, source: Source, surface: Surface) -> Aligned | N
     inside = (gaussian(lookup.valid.astype(np.float32), 1.5 / pixel) * lookup.valid)[..., None]
     flow = flow_to(render, exposure.apply(photo) * inside + render * (1 - inside), pixel)
     lookup = moved(lookup, flow, pixel)
+    lookup = replace(lookup, confidence=lookup.confidence * unstretched(lookup.p_r, lookup.density))
     # Outside the photo's reach the render: a feather that runs over the edge must find nothing else there.
     photo = np.where(lookup.valid[..., None], exposure.apply(sample(small_rgb, lookup)), render)
     agreed = lookup.confidence * agreement(photo, render, pixel)
@@ -147,3 +150,22 @@ def unwrinkled(p_r: Floats, density: Floats, pixel: float = 1.0) -> Floats:
     wrinkle_px2 = squares(away) * np.square(np.float32(pixel) / np.maximum(density, np.float32(0.1)))
     worst = box(wrinkle_px2, radius)
     return np.exp(-0.5 * np.maximum(worst, 0.0) / np.float32(_WRINKLE_PX**2)).astype(np.float32)
+
+
+def unstretched(p_r: Floats, density: Floats) -> Floats:
+    """[H, W] in [0, 1]: low where a little of the photo is drawn out over many pixels along some direction, as where a
+    surface falls away from the photo, 0 where it is mirrored: what is drawn out so looks like ripples.
+
+    Asks the least singular value s of the look-up's derivative J: s^2 = a - sqrt(a^2 - det(J)^2), a = |J|^2 / 2.
+    """
+    padded = cv2.copyMakeBorder(p_r, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+    along_x, along_y = padded[1:-1, 2:] - padded[1:-1, :-2], padded[2:, 1:-1] - padded[:-2, 1:-1]
+    along_x[:, [0, -1]] *= 2  # at the border neighbours are one pixel apart, not two
+    along_y[[0, -1]] *= 2
+    half_norm2 = np.float32(0.5) * (squares(along_x) + squares(along_y))
+    determinant = np.maximum(along_x[..., 0] * along_y[..., 1] - along_x[..., 1] * along_y[..., 0], 0.0)
+    spread = np.sqrt(np.maximum(half_norm2 * half_norm2 - determinant * determinant, 0.0))
+    least2 = np.where(determinant > 0, half_norm2 - spread, np.float32(0.0))
+    # Differences are taken over two pixels, so their squares are four times too large.
+    worth2 = least2 / np.square(np.float32(2 * _UNSTRETCHED) * np.maximum(density, np.float32(0.1)))
+    return np.clip(worth2, 0.0, 1.0).astype(np.float32)

@@ -48,12 +48,12 @@ def patch_depth(depth: Floats, patch_px: int) -> Floats | None:
 
 
 def carry_loosely(target: Target, depth: Floats, source: Source) -> Aligned | None:
-    """The photo in the frame's camera by `depth` [h, w], that of `patch_depth` at the target's small size. Its
-    geometry and confidence know nothing of what hides what; where the frame has no depth it is not believed. None
-    where next to nothing of it can be believed."""
+    """The photo in the frame's camera by `depth` [h, w], that of `patch_depth` at the target's small size. It
+    is believed neither where the photo shows something well before what the patch means, nor where the frame has no
+    depth. None where next to nothing of it can be believed."""
     pixel, render = target.pixel, target.small_render
     camera, small, small_rgb = source.camera, source.small_camera, source.small_rgb
-    lookup = look_up(small, target.small_camera, depth, pixel=pixel)
+    lookup = look_up(small, target.small_camera, depth, hiding_depth=source.small_depth, pixel=pixel)
     if lookup.confidence.sum() * pixel**2 < WORTH_A_LOOK:
         return None
     photo = sample(small_rgb, lookup)

@@ -2,7 +2,8 @@
 
 Splats are fitted to the photos, so depth rendered at a photo is better than depth rendered away from all of them,
 where floaters hang before the camera and walls have come apart. Seen from the frame, the photo's surface has holes and
-no say about what the photo does not show: there the frame's own depth stays. Where both agree the frame's is finer.
+no say about what the photo does not show: there the frame's own depth stays, and where the photo's is so near that the
+frame would have to show it. Where both agree the frame's is finer.
 What hides the photo's surface in the frame is told by colour alone then, as everything is that the photo cannot know.
 
 Either is steadied: single splats leave depth noisy, and a photo carried by it wobbles.
@@ -26,6 +27,8 @@ _STEADY_EDGE = 1e-2
 """Guided filter: brightness varying by less than this variance (10 % of white) is texture, not an edge in depth."""
 _AGREED = 0.03
 """Share of depth up to which both mean the same surface."""
+_SEEN_THROUGH = 0.5
+"""Of the frame's depth: a surface nearer than that is one that the frame sees through."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,9 @@ def surface_for(target: Target, source: Source) -> Surface:
     if source.small_depth is None:
         return _steadied(target, depth, own)
     seen = depth_from(target.small_camera, source.small_camera, source.small_depth)
-    small = np.where((seen > 0) & ~_confirmed(target, source, own), seen, own)
+    # What lies far before all that the frame shows would stand in it: it is the photo's depth that is wrong there.
+    possible = seen > np.float32(_SEEN_THROUGH) * own
+    small = np.where(possible & ~_confirmed(target, source, own), seen, own)
     for _ in range(2):  # crumbs between samples, what single splats do to depth; one reaches two pixels at most
         small = np.asarray(cv2.medianBlur(small, 5), dtype=np.float32)
     small = np.where(own > 0, small, np.float32(0.0))

@@ -98,6 +98,25 @@ def test_other_colours_are_not_believed_and_beyond_the_photo_is_the_render(frame
     assert 0.05 < unknown.mean() < 0.95 and away.geometry[unknown].max() == 0
 
 
+def test_what_hides_a_surface_from_the_photo_is_not_shown_on_it(frame: Frame) -> None:
+    photo = photo_at(0.15)
+    target = Target.of(frame)
+    patches = patch_depth(target.small_depth, round(PATCH_PX / target.pixel))
+    assert patches is not None
+    before = reference_at(0.15, WIDTH, HEIGHT).depth.copy()
+    before[60:200, 240:330] *= np.float32(0.5)  # something stands there
+
+    def beliefs(depth: np.ndarray | None) -> np.ndarray:
+        carried = carry_loosely(target, patches, Source.of(target, replace(photo, depth=depth)))
+        assert carried is not None
+        return np.dstack([carried.geometry, carried.confidence])
+
+    open_to_view, hidden = beliefs(None), beliefs(before)
+    inside = (slice(90, 170), slice(270, 290))
+    assert open_to_view[inside].mean() > 0.3 and hidden[inside].max() < 1e-3
+    assert np.abs(hidden - open_to_view)[:, :60].mean() < 0.02
+
+
 def test_what_the_frame_does_not_show_is_no_reason_for_doubt(frame: Frame) -> None:
     hole = (slice(60, 200), slice(20, 110))
     rgb, alpha = frame.rgb.copy(), frame.alpha.copy()

@@ -76,6 +76,20 @@ def test_where_both_agree_the_frames_depth_stays(frame: Frame) -> None:
     assert np.median(off(surface(frame, off_by_more).depth, frame.depth)) > 0.03
 
 
+def test_a_photo_whose_depth_is_far_too_near_is_carried_by_the_frames(frame: Frame) -> None:
+    reference = reference_at(0.15, WIDTH, HEIGHT)
+    blob = reference.depth.copy()
+    blob[FLOATER] *= np.float32(0.4)
+    usual = surface(frame, reference).depth
+
+    def changed() -> float:
+        return float((off(surface(frame, replace(reference, depth=blob)).depth, usual) > 0.1).mean())
+
+    assert changed() < 0.002
+    blob[FLOATER] *= np.float32(2.0)  # 0.8 of the true one: it may as well be the frame's that is wrong
+    assert changed() > 0.05
+
+
 def test_what_the_photo_does_not_see_stays_too(behind_floater: Frame) -> None:
     away = reference_at(0.15, WIDTH, HEIGHT)
     away = replace(away, camera=away.camera.moved(np.diag([-1.0, 1.0, -1.0, 1.0]) @ away.camera.cam_from_world))

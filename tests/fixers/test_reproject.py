@@ -10,7 +10,7 @@ import pytest
 import walls
 
 from difix3d.errors import FixerError
-from difix3d.fixers.alignment import unwrinkled
+from difix3d.fixers.alignment import unstretched, unwrinkled
 from difix3d.fixers.photometric import agreement, flow_to, gaussian, match_exposure
 from difix3d.fixers.reproject import ReprojectFixer
 from difix3d.fixers.surface import steady_depth
@@ -159,6 +159,27 @@ def test_a_look_up_that_jumps_about_is_not_believed() -> None:
     assert unwrinkled(affine + jumps, density)[inner].max() < 0.1
     # A photo four times as fine covers four times the pixels by the same jump.
     assert unwrinkled(affine + jumps, 40 * density)[inner].min() > 0.9
+
+
+def test_what_is_drawn_out_is_not_believed() -> None:
+    """It made ripples of leaves and grass where a surface falls away from the photo."""
+    x, y = np.meshgrid(np.arange(60, dtype=np.float32), np.arange(50, dtype=np.float32))
+    density = np.full_like(x, 1.5)
+
+    def belief(*, along: float, turned_deg: float = 0.0, mirrored: bool = False) -> np.ndarray:
+        """The photo's pixels advance by 1.5 down the frame, and by `along` across it."""
+        u, v = along * x, (-1.5 if mirrored else 1.5) * y
+        cosine, sine = np.cos(np.radians(turned_deg)), np.sin(np.radians(turned_deg))
+        return unstretched(
+            np.stack([cosine * u - sine * v, sine * u + cosine * v], axis=-1).astype(np.float32), density
+        )
+
+    assert belief(along=1.5).min() == 1 and belief(along=1.5, turned_deg=40.0).min() > 0.999
+    assert belief(along=4.0, turned_deg=70.0).min() > 0.999  # seen at a slant from here, not from there
+    for turned_deg in (0.0, 45.0, 110.0):
+        assert np.allclose(belief(along=0.5, turned_deg=turned_deg), (0.5 / 1.5 / 0.9) ** 2, rtol=1e-3)
+    assert not belief(along=1.5, mirrored=True).any()
+    assert unstretched(np.zeros((1, 1, 2), np.float32), np.ones((1, 1), np.float32)).shape == (1, 1)
 
 
 def test_it_repeats_exactly_for_any_number_of_threads(frame: Frame) -> None:
