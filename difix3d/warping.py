@@ -17,6 +17,7 @@ Notation
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -90,14 +91,8 @@ def carry_with_depth(
     reference: Camera, target: Camera, target_depth: Floats
 ) -> tuple[Floats, Floats, NDArray[np.bool_]]:
     """`carry`, and between its two how deep the point lies in the reference [H, W]."""
-    return _carried(reference, target, _rays(target), np.asarray(target_depth, dtype=np.float32))
-
-
-def _carried(
-    reference: Camera, target: Camera, rays_t: Floats, d_t: Floats
-) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-    """p_r, z_r, and whether p_r lies in the picture."""
-    p_r, z_r = _transfer(reference, reference.cam_from_world @ target.world_from_cam, rays_t, d_t)
+    d_t = np.asarray(target_depth, dtype=np.float32)
+    p_r, z_r = _transfer(reference, target, *_pixel_grid(target), d_t)
     x, y = p_r[..., 0], p_r[..., 1]
     inside = (d_t > 0) & (z_r > 0) & (x >= 0) & (x <= reference.width) & (y >= 0) & (y <= reference.height)
     p_r[~inside] = np.float32(-1.0)
@@ -124,12 +119,9 @@ def look_up(
     """
     require_shape("target_depth", target_depth, (target.height, target.width))
     d_t = np.asarray(target_depth, dtype=np.float32)
-    ref_from_target = reference.cam_from_world @ target.world_from_cam
-    p_t = _pixel_grid(target)
-    rays_t = _rays(target)
-    p_r, z_r, valid = _carried(reference, target, rays_t, d_t)
+    p_r, z_r, valid = carry_with_depth(reference, target, d_t)
 
-    sine_half, distance_ratio = _view_difference(ref_from_target, rays_t, d_t)
+    sine_half, distance_ratio = _view_difference(reference, target, d_t)
     confidence = np.exp(-0.5 * np.square(sine_half / np.float32(np.sin(np.radians(_ANGLE_DEG) / 2))))
     scale = np.float32(np.sqrt(reference.K[0, 0] * reference.K[1, 1] / (target.K[0, 0] * target.K[1, 1])))
     density = scale * distance_ratio
@@ -147,12 +139,10 @@ def look_up(
         reference_depth = np.asarray(reference_depth, dtype=np.float32)
         d_r = _sample_depth(reference_depth, p_r)
         confidence *= bilinear(_away_from_edges(reference_depth), p_r)  # a photo mixes colours there too
-        rays_r = _rays_at(reference, p_r)
-        q_t, z_t = _transfer(target, np.linalg.inv(ref_from_target), rays_r, d_r)
+        q_t, z_t = _transfer(target, reference, p_r[..., 0], p_r[..., 1], d_r)
+        x_t, y_t = _pixel_grid(target)
         # Capped far beyond what is valid, so that squares stay finite.
-        error_px = np.minimum(
-            np.float32(pixel) * np.hypot(q_t[..., 0] - p_t[..., 0], q_t[..., 1] - p_t[..., 1]), np.float32(1e6)
-        )
+        error_px = np.minimum(np.float32(pixel) * np.hypot(q_t[..., 0] - x_t, q_t[..., 1] - y_t), np.float32(1e6))
         difference = np.minimum(np.abs(d_r - z_r) / np.maximum(z_r, np.float32(1e-12)), np.float32(1e6))
         valid &= (d_r > 0) & (z_t > 0) & (error_px <= MAX_ERROR_PX) & (difference <= MAX_DEPTH_DIFFERENCE)
         confidence *= np.exp(
@@ -188,54 +178,45 @@ def nearest_pixels(picture: NDArray, pixels: Floats) -> Floats:
 
 
 def _interpolated(picture: NDArray, pixels: Floats, interpolation: int) -> Floats:
-    # OpenCV counts from the first pixel's centre.
-    x, y = (
-        np.ascontiguousarray(pixels[..., 0] - np.float32(0.5)),
-        np.ascontiguousarray(pixels[..., 1] - np.float32(0.5)),
-    )
-    return np.asarray(cv2.remap(picture, x, y, interpolation, borderMode=cv2.BORDER_REPLICATE), dtype=np.float32)
+    at: Any = pixels - np.float32(0.5)  # OpenCV counts from the first pixel's centre
+    nothing: Any = None
+    return np.asarray(cv2.remap(picture, at, nothing, interpolation, borderMode=cv2.BORDER_REPLICATE), dtype=np.float32)
 
 
-def _pixel_grid(camera: Camera) -> Floats:
-    """[H, W, 2] pixel centres."""
+def _pixel_grid(camera: Camera) -> tuple[Floats, Floats]:
+    """x [1, W] and y [H, 1] of the pixels' centres: what is linear in them is one sum over the picture."""
     x, y = np.arange(camera.width, dtype=np.float32) + 0.5, np.arange(camera.height, dtype=np.float32) + 0.5
-    return np.stack(np.meshgrid(x, y), axis=-1).astype(np.float32)
+    return x[None, :], y[:, None]
 
 
-def _rays(camera: Camera) -> Floats:
-    return _rays_at(camera, _pixel_grid(camera))
+def _linear(row: NDArray, x: Floats, y: Floats) -> Floats:
+    """row . (x, y, 1)"""
+    a, b, c = (np.float32(value) for value in row)
+    return (a * x + c) + b * y
 
 
-def _rays_at(camera: Camera, pixels: Floats) -> Floats:
-    """[H, W, 3] directions in camera axes, 1 long along z."""
-    inverse = np.linalg.inv(camera.K).astype(np.float32)
-    rays = np.empty((*pixels.shape[:2], 3), np.float32)
-    for row in range(3):
-        rays[..., row] = inverse[row, 0] * pixels[..., 0] + inverse[row, 1] * pixels[..., 1] + inverse[row, 2]
-    return rays
-
-
-def _transfer(camera: Camera, camera_from_other: NDArray, rays: Floats, depth: Floats) -> tuple[Floats, Floats]:
-    """(pixels [H, W, 2], depth [H, W]) in `camera` of the points at `depth` along another camera's rays."""
-    matrix = (camera.K @ camera_from_other[:3, :3]).astype(np.float32)
+def _transfer(camera: Camera, other: Camera, x: Floats, y: Floats, depth: Floats) -> tuple[Floats, Floats]:
+    """(pixels [H, W, 2], depth [H, W]) in `camera` of the points at `depth` [H, W] behind the other's pixels (x, y)."""
+    camera_from_other = camera.cam_from_world @ other.world_from_cam
+    matrix = camera.K @ camera_from_other[:3, :3] @ np.linalg.inv(other.K)
     offset = (camera.K @ camera_from_other[:3, 3]).astype(np.float32)
-    x, y, z = (
-        (matrix[row, 0] * rays[..., 0] + matrix[row, 1] * rays[..., 1] + matrix[row, 2] * rays[..., 2]) * depth
-        + offset[row]
-        for row in range(3)
-    )
+    u, v, z = (_linear(matrix[row], x, y) * depth + offset[row] for row in range(3))
     safe = np.where(z > 1e-12, z, np.float32(1.0))
-    return np.stack([x / safe, y / safe], axis=-1), z
+    return np.stack([u / safe, v / safe], axis=-1), z
 
 
-def _view_difference(ref_from_target: NDArray, rays: Floats, depth: Floats) -> tuple[Floats, Floats]:
+def _view_difference(reference: Camera, target: Camera, depth: Floats) -> tuple[Floats, Floats]:
     """(sine of half the angle at X between the rays from both cameras, distance from t over distance from r)."""
-    center_r = (-ref_from_target[:3, :3].T @ ref_from_target[:3, 3]).astype(np.float32)
-    x, y, z = (rays[..., axis] * depth for axis in range(3))
-    ax, ay, az = x - center_r[0], y - center_r[1], z - center_r[2]
-    from_t = np.sqrt(x * x + y * y + z * z) + np.float32(1e-12)
-    from_r = np.sqrt(ax * ax + ay * ay + az * az) + np.float32(1e-12)
-    cosine = (x * ax + y * ay + z * az) / (from_t * from_r)
+    center_r = (target.cam_from_world @ reference.world_from_cam)[:3, 3]
+    inverse = np.linalg.inv(target.K)
+    x, y = _pixel_grid(target)
+    # By |X|^2 and X . c alone; rays are 1 long along z.
+    ray2 = np.square(_linear(inverse[0], x, y)) + np.square(_linear(inverse[1], x, y)) + np.float32(1.0)
+    from_t2 = ray2 * np.square(depth)
+    along = _linear(center_r @ inverse, x, y) * depth
+    from_r2 = np.maximum(from_t2 - 2 * along + np.float32(center_r @ center_r), 0.0)
+    from_t, from_r = np.sqrt(from_t2) + np.float32(1e-12), np.sqrt(from_r2) + np.float32(1e-12)
+    cosine = (from_t2 - along) / (from_t * from_r)
     return np.sqrt(np.clip(0.5 - 0.5 * cosine, 0.0, 1.0)), from_t / from_r
 
 
