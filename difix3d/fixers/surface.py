@@ -56,7 +56,16 @@ def surface_for(target: Target, source: Source) -> Surface:
     size = (target.camera.width, target.camera.height)
     replaced = (np.abs(small - own) > np.float32(_AGREED) * own).astype(np.uint8)
     large = cv2.resize(replaced, size, interpolation=cv2.INTER_NEAREST) > 0
-    return _steadied(target, np.where(large, nearest(small, target.camera), depth), small)
+    return _steadied(target, np.where(large, _grown(small, target.camera), depth), small)
+
+
+def _grown(depth: Floats, camera: Camera) -> Floats:
+    """Depth at the camera's size, without steps where a surface slants; across edges it is the nearest's."""
+    steps = nearest(depth, camera)
+    known = depth > 0
+    inverse = grown(np.where(known, 1 / np.where(known, depth, 1.0), 0.0).astype(np.float32), camera)
+    same = np.abs(inverse * steps - 1) <= np.float32(_AGREED)
+    return np.where(same, 1 / np.where(same, inverse, 1.0), steps).astype(np.float32)
 
 
 def _confirmed(target: Target, source: Source, depth: Floats) -> NDArray[np.bool_]:

@@ -112,12 +112,13 @@ def _look(
     tracks = joined((yield from _tracks(scene, greys, threads, message)))
     if len(tracks.points) < _FEWEST_POINTS:
         return None
-    return _Seen(names, tracks, _colours(tracks, [images_dir / name for name in names]))
+    return _Seen(names, tracks, _colours(tracks, [images_dir / name for name in names], threads))
 
 
 def _opened(path: Path, mode: str) -> NDArray[np.uint8]:
     """mode: "L" [H, W] or "RGB" [H, W, 3]."""
     with Image.open(path) as photo:
+        photo.draft(mode, photo.size)  # of a JPEG that is grey nothing else is decoded
         return np.asarray(photo.convert(mode))
 
 
@@ -179,14 +180,18 @@ def _add(model: pycolmap.Reconstruction, straight: pycolmap.Reconstruction, seen
         model.add_point3D(place, pycolmap.Track(track), colour)
 
 
-def _colours(tracks: Tracks, paths: Sequence[Path]) -> NDArray[np.uint8]:
-    """[P, 3], in the photo each was found in; one photo at a time: those of a long capture together are large."""
+def _colours(tracks: Tracks, paths: Sequence[Path], threads: int) -> NDArray[np.uint8]:
+    """[P, 3], in the photo each was found in; only `threads` photos are held at a time."""
     points, first = np.unique(tracks.point, return_index=True)
     colours = np.zeros((len(tracks.points), 3), np.uint8)
-    for number in np.unique(tracks.photo[first]):
+
+    def look(number: int) -> None:
         rows = tracks.photo[first] == number
         x, y = tracks.pixel[first[rows]].astype(np.int64).T
         colours[points[rows]] = _opened(paths[number], "RGB")[y, x]
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(look, np.unique(tracks.photo[first])))
     return colours
 
 

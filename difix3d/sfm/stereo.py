@@ -60,11 +60,13 @@ class Small:
 def small_photos(reconstruction: Reconstruction, greys: Sequence[NDArray[np.uint8]]) -> list[Small | None]:
     """The reconstruction's views, in their order; greys: [H, W] of each. None where too few points are seen."""
     found: list[Small | None] = []
+    weights = _side_by_side(reconstruction)
     for index, (view, grey) in enumerate(zip(reconstruction.views, greys)):
         camera = view.camera.resized(min(SIDE_PX, max(view.camera.width, view.camera.height)))
         _, z = project(camera, reconstruction.points[view.point_indices])
         z = z[z > 0]
-        neighbours = _neighbours(reconstruction, index)
+        ranked = np.argsort(-weights[index], kind="stable")[:NEIGHBOURS]
+        neighbours = tuple(int(other) for other in ranked if weights[index, other] >= 0)
         if len(z) < _FEWEST_POINTS or not neighbours:
             found.append(None)
             continue
@@ -74,22 +76,30 @@ def small_photos(reconstruction: Reconstruction, greys: Sequence[NDArray[np.uint
     return found
 
 
-def _neighbours(reconstruction: Reconstruction, index: int) -> tuple[int, ...]:
-    """Views that share points with this one, weighted by the angle they see them under: some degrees are best."""
-    view = reconstruction.views[index]
-    weighted = []
-    for other, candidate in enumerate(reconstruction.views):
-        shared = np.intersect1d(view.point_indices, candidate.point_indices, assume_unique=True)
-        if other == index or len(shared) < _SHARED_POINTS:
-            continue
-        rays = [reconstruction.points[shared] - each.camera.position for each in (view, candidate)]
-        a, b = (ray / np.maximum(np.linalg.norm(ray, axis=1, keepdims=True), 1e-12) for ray in rays)
-        angles = np.degrees(np.arccos(np.clip((a * b).sum(axis=1), -1, 1)))
-        narrow = (np.minimum(angles, _NARROW_DEG) / _NARROW_DEG) ** 1.5
-        wide = np.exp(-0.5 * (np.maximum(angles - _NARROW_DEG, 0) / _WIDE_DEG) ** 2)
-        weighted.append((float((narrow * wide).sum()), other))
-    weighted.sort(key=lambda pair: (-pair[0], pair[1]))
-    return tuple(other for _, other in weighted[:NEIGHBOURS])
+def _side_by_side(reconstruction: Reconstruction) -> NDArray[np.float64]:
+    """[V, V] how well each two views go together: points that both see, weighted by the angle they see them under, of
+    which some degrees are best. -1 where they share too few, and for a view and itself."""
+    views, points = reconstruction.views, reconstruction.points
+    rays = []
+    for view in views:
+        away = points[view.point_indices] - view.camera.position
+        rays.append(away / np.maximum(np.linalg.norm(away, axis=1, keepdims=True), 1e-12))
+    weights = np.full((len(views), len(views)), -1.0)
+    row_of = np.full(len(points), -1)
+    for first, view in enumerate(views):
+        row_of[view.point_indices] = np.arange(len(view.point_indices))
+        for second in range(first + 1, len(views)):
+            rows = row_of[views[second].point_indices]
+            shared = rows >= 0
+            if np.count_nonzero(shared) < _SHARED_POINTS:
+                continue
+            cosines = np.einsum("ij,ij->i", rays[first][rows[shared]], rays[second][shared])
+            angles = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
+            narrow = (np.minimum(angles, _NARROW_DEG) / _NARROW_DEG) ** 1.5
+            wide = np.exp(-0.5 * (np.maximum(angles - _NARROW_DEG, 0) / _WIDE_DEG) ** 2)
+            weights[first, second] = weights[second, first] = narrow @ wide
+        row_of[view.point_indices] = -1
+    return weights
 
 
 def sweep(photo: Small, others: Sequence[Small]) -> tuple[Floats, Floats]:
