@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 import cv2
@@ -30,8 +30,9 @@ _NEAR_SHIFT_PX = 30.0
 """Flow this long halves belief: what had to be moved so far may be something else."""
 _WRINKLE_RADIUS_PX, _WRINKLE_PX = 4, 1.4
 """Root mean square, over 9x9 pixels, of how far a look-up is from the mean of its surroundings; target pixels."""
-_UNSTRETCHED = 0.9
-"""Share of the photo's pixels that there are at this distance, along the direction that has fewest of them."""
+_DRAWN_OUT, _PRESSED = 0.8, 2.0
+"""The photo's pixels per pixel, as a share of what there are at this distance, along the direction that has fewest of
+them and along the one that has most: surfaces seen at a slant of up to 60 degrees have twice as many."""
 WORTH_A_LOOK = 50.0
 """Believed pixels below which a photo is not looked at further."""
 _CHANCE, _FITTING = 0.3, 0.5
@@ -90,7 +91,6 @@ def align_photo(target: Target, source: Source, surface: Surface) -> Aligned | N
     inside = (gaussian(lookup.valid.astype(np.float32), 1.5 / pixel) * lookup.valid)[..., None]
     flow = flow_to(render, exposure.apply(photo) * inside + render * (1 - inside), pixel)
     lookup = moved(lookup, flow, pixel)
-    lookup = replace(lookup, confidence=lookup.confidence * unstretched(lookup.p_r, lookup.density))
     # Outside the photo's reach the render: a feather that runs over the edge must find nothing else there.
     photo = np.where(lookup.valid[..., None], exposure.apply(sample(small_rgb, lookup)), render)
     agreed = lookup.confidence * agreement(photo, render, pixel)
@@ -125,7 +125,8 @@ def moved(lookup: Lookup, flow: Floats, pixel: float) -> Lookup:
     """The look-up displaced by flow: one sampling of the photo for both, so that it is softened only once."""
     p_r, valid = _flowed(lookup.p_r, lookup.valid, flow)
     doubt = np.exp2(-squares(flow) * np.float32((pixel / _NEAR_SHIFT_PX) ** 2))
-    confidence = bilinear(lookup.confidence, _there(flow)) * doubt * valid * unwrinkled(p_r, lookup.density, pixel)
+    confidence = bilinear(lookup.confidence, _there(flow)) * doubt * valid
+    confidence *= unwrinkled(p_r, lookup.density, pixel) * unstretched(p_r, lookup.density)
     return Lookup(p_r, valid, confidence, lookup.density)
 
 
@@ -153,19 +154,26 @@ def unwrinkled(p_r: Floats, density: Floats, pixel: float = 1.0) -> Floats:
 
 
 def unstretched(p_r: Floats, density: Floats) -> Floats:
-    """[H, W] in [0, 1]: low where a little of the photo is drawn out over many pixels along some direction, as where a
-    surface falls away from the photo, 0 where it is mirrored: what is drawn out so looks like ripples.
+    """[H, W] in [0, 1]: low where a little of the photo is drawn out over many pixels along some direction, or much of
+    it pressed into few, as where depth falls off steeply; 0 where it is mirrored. It looks like ripples.
 
-    Asks the least singular value s of the look-up's derivative J: s^2 = a - sqrt(a^2 - det(J)^2), a = |J|^2 / 2.
+    Asks the singular values s of the look-up's derivative J: s^2 = a -+ sqrt(a^2 - det(J)^2), a = |J|^2 / 2.
     """
-    padded = cv2.copyMakeBorder(p_r, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
-    along_x, along_y = padded[1:-1, 2:] - padded[1:-1, :-2], padded[2:, 1:-1] - padded[:-2, 1:-1]
-    along_x[:, [0, -1]] *= 2  # at the border neighbours are one pixel apart, not two
-    along_y[[0, -1]] *= 2
-    half_norm2 = np.float32(0.5) * (squares(along_x) + squares(along_y))
-    determinant = np.maximum(along_x[..., 0] * along_y[..., 1] - along_x[..., 1] * along_y[..., 0], 0.0)
-    spread = np.sqrt(np.maximum(half_norm2 * half_norm2 - determinant * determinant, 0.0))
+    u_x, u_y, v_x, v_y = (_across(plane, along_x) for plane in cv2.split(p_r) for along_x in (True, False))
+    half_norm2 = np.float32(0.5) * (u_x * u_x + u_y * u_y + v_x * v_x + v_y * v_y)
+    determinant = np.maximum(u_x * v_y - v_x * u_y, np.float32(0.0))
+    spread = np.sqrt(np.maximum(half_norm2 * half_norm2 - determinant * determinant, np.float32(0.0)))
     least2 = np.where(determinant > 0, half_norm2 - spread, np.float32(0.0))
-    # Differences are taken over two pixels, so their squares are four times too large.
-    worth2 = least2 / np.square(np.float32(2 * _UNSTRETCHED) * np.maximum(density, np.float32(0.1)))
-    return np.clip(worth2, 0.0, 1.0).astype(np.float32)
+    usual2 = np.square(2 * np.maximum(density, np.float32(0.1)))  # differences are over two pixels
+    drawn_out = np.minimum(least2 / (usual2 * np.float32(_DRAWN_OUT**2)), 1.0)
+    pressed = np.minimum(usual2 * np.float32(_PRESSED**2) / np.maximum(half_norm2 + spread, np.float32(1e-12)), 1.0)
+    return np.maximum(drawn_out * pressed, 0.0).astype(np.float32)
+
+
+def _across(plane: NDArray, along_x: bool) -> Floats:
+    """[H, W]: what a plane gains from one neighbour to the other, two pixels on."""
+    orders = (1, 0) if along_x else (0, 1)
+    gain = np.asarray(cv2.Sobel(plane, cv2.CV_32F, *orders, ksize=1, borderType=cv2.BORDER_REPLICATE), dtype=np.float32)
+    edges = gain if along_x else gain.T  # a view
+    edges[:, [0, -1]] *= 2  # at the border they are one pixel apart
+    return gain
