@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from PIL import Image
 from difix3d.events import Progress
 from difix3d.sfm.background import Countdown, in_background
 from difix3d.sfm.base import STAGE
+from difix3d.sfm.opencv_threads import one_opencv_thread
 from difix3d.sfm.snapshot import plain
 from difix3d.sfm.stereo import Small, believed, small_photos, sweep
 from difix3d.sfm.tracks import Floats, Tracks, follow, joined
@@ -152,15 +154,16 @@ def _tracks(
         tracks[index] = follow(index, cameras, greys, depth, photo.neighbours, count)
 
     pool = ThreadPoolExecutor(threads)
-    try:
-        done = 0
-        for work in (look, walk):
-            for future in as_completed([pool.submit(work, index) for index in chosen]):
-                future.result()
-                done += 1
-                yield Progress(STAGE, message, done, pace.total, "photos", pace.left(done))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with one_opencv_thread() if threads > 1 else nullcontext():
+        try:
+            done = 0
+            for work in (look, walk):
+                for future in as_completed([pool.submit(work, index) for index in chosen]):
+                    future.result()
+                    done += 1
+                    yield Progress(STAGE, message, done, pace.total, "photos", pace.left(done))
+        finally:
+            pool.shutdown(cancel_futures=True)
     return [tracks[index] for index in chosen]
 
 
