@@ -113,9 +113,9 @@ def flow_to(render: Floats, photo: Floats, pixel: float = 1.0, *, coarse: bool =
     a tenth of a pixel.
 
     Dense inverse search (Kroeger et al. 2016). Depth errors shift a warped photo; aligning it by what can be seen
-    is the idea of Floating Textures (Eisemann et al. 2008). Searched both ways: where following there and back leads
-    elsewhere (clouds, moving cars), flow goes to zero, and what depth says stays. Zero for pictures too small to search
-    in.
+    is the idea of Floating Textures (Eisemann et al. 2008). Searched both ways, back at half the size at most: where
+    following there and back leads elsewhere (clouds, moving cars), flow goes to zero, and what depth says stays. Zero
+    for pictures too small to search in.
     """
     height, width = render.shape[:2]
     if min(height, width) < 16:
@@ -124,7 +124,7 @@ def flow_to(render: Floats, photo: Floats, pixel: float = 1.0, *, coarse: bool =
     finest = max(0, (2 if pixel * max(height, width) > _LARGE_PX else 1) - round(np.log2(pixel)))
     grey = [(luma(picture) * 255.0 + 0.5).astype(np.uint8) for picture in (render, photo)]
     there = _searched(grey[0], grey[1], finest + coarse)
-    back = _searched(grey[1], grey[0], finest + coarse, refined=False)
+    back = _searched(grey[1], grey[0], max(finest, 1) + coarse, refined=False)
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     returned = cv2.remap(back, x + there[..., 0], y + there[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     tolerated = np.float32(_ASTRAY_PX / pixel) + np.float32(_ASTRAY_SHARE) * np.sqrt(squares(there))

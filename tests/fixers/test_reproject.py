@@ -228,7 +228,8 @@ def test_flow_points_from_the_render_into_the_photo() -> None:
     assert not flow_to(seen[:8], photo[:8]).any()
 
 
-def test_what_drove_off_has_no_flow() -> None:
+@pytest.mark.parametrize("pixel", [1.0, 2.0])
+def test_what_drove_off_has_no_flow(pixel: float) -> None:
     """A car that moved a little is found; of one that drove off, what is found leads back elsewhere."""
     scene = walls.see(TARGET).rgb
     car = gaussian(np.random.default_rng(0).random((30, 40, 3), np.float32), 2)
@@ -240,7 +241,7 @@ def test_what_drove_off_has_no_flow() -> None:
         return picture
 
     for moved_px, expected_px in ((6, 6), (60, 0)):
-        length = np.linalg.norm(flow_to(seen(60), seen(60 + moved_px)), axis=-1)
+        length = np.linalg.norm(flow_to(seen(60), seen(60 + moved_px), pixel), axis=-1)
         assert np.median(length[62:88, 62:98]) == pytest.approx(expected_px, abs=0.5)
         assert np.median(length[:40]) < 0.1
 
