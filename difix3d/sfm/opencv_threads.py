@@ -1,7 +1,7 @@
 """Keep OpenCV from sharing out calls among threads while several threads make them already.
 
-Sharing out calls of fractions of a millisecond takes longer than they do: sweeping planes on two cores took a third
-longer. The number is one for the whole process.
+Sharing out calls of fractions of a millisecond costs more than it gains, as in sweeping planes. The number of threads
+is one for the whole process.
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ def _look(
 def _opened(path: Path, mode: str) -> NDArray[np.uint8]:
     """mode: "L" [H, W] or "RGB" [H, W, 3]."""
     with Image.open(path) as photo:
-        photo.draft(mode, photo.size)  # of a JPEG that is grey nothing else is decoded
+        photo.draft(mode, photo.size)  # where grey is asked for, no more of a JPEG is decoded
         return np.asarray(photo.convert(mode))
 
 

@@ -60,7 +60,7 @@ class Small:
 def small_photos(reconstruction: Reconstruction, greys: Sequence[NDArray[np.uint8]]) -> list[Small | None]:
     """The reconstruction's views, in their order; greys: [H, W] of each. None where too few points are seen."""
     found: list[Small | None] = []
-    weights = _side_by_side(reconstruction)
+    weights = _affinity(reconstruction)
     for index, (view, grey) in enumerate(zip(reconstruction.views, greys)):
         camera = view.camera.resized(min(SIDE_PX, max(view.camera.width, view.camera.height)))
         _, z = project(camera, reconstruction.points[view.point_indices])
@@ -76,7 +76,7 @@ def small_photos(reconstruction: Reconstruction, greys: Sequence[NDArray[np.uint
     return found
 
 
-def _side_by_side(reconstruction: Reconstruction) -> NDArray[np.float64]:
+def _affinity(reconstruction: Reconstruction) -> NDArray[np.float64]:
     """[V, V] how well each two views go together: points that both see, weighted by the angle they see them under, of
     which some degrees are best. -1 where they share too few, and for a view and itself."""
     views, points = reconstruction.views, reconstruction.points
