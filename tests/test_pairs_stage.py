@@ -77,9 +77,10 @@ def test_pairs_are_renders_of_photos_that_their_fit_has_not_seen(made: tuple[Pat
     rows = read_rows(out)
     assert len(rows) == figures["pairs"] == figures["train"] + figures["test"] > 40
     assert {row.strategy for row in rows} >= {"sparse", "halves", "cycle"}
+    assert {len(row.references) for row in rows} == {1, 2}, "as many as add something, not as many as there are"
     for row in rows:
         frame, references, target = load_pair(out, row)
-        assert 2 <= len(references) <= 4 and all(one.depth is not None for one in references)
+        assert 1 <= len(references) <= 4 and all(one.depth is not None for one in references)
         assert row.photo not in {one.name for one in references}
         photo = read_rgb(scenes / row.scene / "images" / row.photo)
         assert np.array_equal(target, photo)
@@ -142,7 +143,7 @@ def test_what_is_made_stays_and_what_changed_is_made_anew(scenes: Path, tmp_path
     _, again = run(settings)
     assert (again["fits"], again["reused"]) == (1, 1) and (out / "pairs.jsonl").read_bytes() == before
     _, other = run(replace(settings, references=2))
-    assert other["reused"] == 0 and all(len(row.references) == 2 for row in read_rows(out))
+    assert other["reused"] == 0 and {len(row.references) for row in read_rows(out)} <= {1, 2}
     _, more = run(replace(settings, references=2, strategies=("halves",), max_pairs=3))
     assert more["strategies"]["sparse"] == other["pairs"] and more["strategies"]["halves"] <= 3
 

@@ -30,7 +30,7 @@ from difix3d.training.card import card
 from difix3d.training.fingerprint import hash_of_pairs
 from difix3d.training.framing import Framing
 from difix3d.training.lite_data import LiteCrops, PreparedPlanes, picture_at
-from difix3d.training.lite_loop import LiteSettings
+from difix3d.training.lite_terms import LiteWeights
 from difix3d.training.lite_tuning import LiteTuner, TuningSettings
 from difix3d.training.lite_validation import LiteValidator
 from difix3d.training.loop import StepResult
@@ -248,7 +248,6 @@ def _licences(pairs: list[TrainingPair]) -> list[str]:
 
 
 def _settings(config: FinetuneConfig) -> TuningSettings:
-    weights = LiteSettings(perceptual_weight=LiteSettings.perceptual_weight * config.lpips_weight)
     return TuningSettings(
         steps=config.steps,
         batch=config.batch_size,
@@ -256,7 +255,7 @@ def _settings(config: FinetuneConfig) -> TuningSettings:
         warmup_steps=config.warmup_steps,
         gradient_norm=config.gradient_norm,
         ema_decay=config.ema_decay or _EMA_DECAY,
-        loss=weights,
+        loss=LiteWeights(perceptual=config.lpips_weight),
         preference=PreferenceWeights(
             config.preference_weight, config.preference_beta, config.proximity_weight, config.lpips_weight
         ),

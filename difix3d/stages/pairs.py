@@ -42,7 +42,7 @@ class PairsConfig:
     stops: tuple[float, ...] = option((0.25, 0.5, 0.75), "underfit: shares of the schedule to stop at")
     shift: float = option(0.2, "cycle: how far aside, as a share of the viewing distance", minimum=0.01, maximum=1)
     max_pairs: int = option(200, "at most so many of a scene, spread over all of its fits", minimum=1)
-    references: int = option(4, "ranked photos with each pair, at most", minimum=1, maximum=16)
+    references: int = option(4, "photos with each pair, at most, that together show the most", minimum=1, maximum=16)
     steps: int = option(2000, "of each fit; about what the quick preset does on two cores", minimum=50)
     max_splats: int = option(_QUICK.max_splats, "of each fit, at most", minimum=100, maximum=5_000_000)
     long_side_px: int = option(_QUICK.long_side_px, "longer side of renders and photos", minimum=64, maximum=4096)

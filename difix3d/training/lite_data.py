@@ -25,12 +25,10 @@ from difix3d.pairs.read import FRAMES, SIDECAR, load_inputs, read_rows
 from difix3d.pairs.rows import PairRow
 from difix3d.training.dataset import Draw, open_picture
 from difix3d.training.draws import Purpose
-from difix3d.training.lite_crops import SHARE_OF_COUNTS, crop_of, turned
+from difix3d.training.lite_crops import crop_of, shown, turned
 from difix3d.types import TrainingPair
 
 _OWN, _PHOTO = len(FRAME_CHANNELS), len(PHOTO_CHANNELS)
-_ALL_SHOWN = 0.5
-"""Of the samples: with every photo, as it is used. The others keep it at home with fewer."""
 
 Planes = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 """As planes_of gives them: frame [H, W, 5], photos [N, H, W, 10]."""
@@ -137,8 +135,7 @@ class LiteCrops:
         most = LiteFixer.max_references
         photos = torch.zeros(most, _PHOTO, *tensor.shape[1:])
         present = torch.zeros(most)
-        shown = _shown(len(rest) // _PHOTO, rng)
-        for place, photo in enumerate(shown):
+        for place, photo in enumerate(shown(len(rest) // _PHOTO, rng)):
             photos[place] = rest[photo * _PHOTO : (photo + 1) * _PHOTO]
             present[place] = 1.0
         return frame, photos, present, target_, worse_, (mask_ > 0).float()
@@ -154,9 +151,3 @@ def picture_at(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
     """[H, W, 3] at `size` (width, height)."""
     picture = to_rgb(open_picture(path))
     return np.asarray(picture if picture.size == size else picture.resize(size))
-
-
-def _shown(there: int, rng: np.random.Generator) -> list[int]:
-    """Which photos of `there` the network gets to see."""
-    order = rng.permutation(there).tolist()
-    return order if rng.random() < _ALL_SHOWN else order[: 1 + int(rng.choice(len(SHARE_OF_COUNTS), p=SHARE_OF_COUNTS))]

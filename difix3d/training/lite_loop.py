@@ -1,24 +1,19 @@
 """Train the network of the fixer `lite` on prepared pairs; made to be stopped and gone on with.
 
-    loss = |fixed - target| + its means over blocks + LPIPS (VGG-16) + how well trust tells where the fix is nearer
-
-The means hold colours in place, which LPIPS alone lets drift. LPIPS is nine tenths of the arithmetic: it looks at the
-middle of each crop only, whose border the network has seen less around of.
+Crops are large: in small ones the network learns to live with borders, and fixes of whole frames are worse. The loss is
+that of lite_terms.py.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import save_file
-from torch import Tensor
 
 from difix3d.atomic import replacing_file
 from difix3d.errors import CheckpointError
@@ -27,11 +22,8 @@ from difix3d.fixers.lite.fixer import digest_of, load_network
 from difix3d.fixers.lite.network import LiteNetwork
 from difix3d.losses import LPIPS
 from difix3d.training.lite_crops import Batch, Crops
+from difix3d.training.lite_terms import LiteWeights, choice_terms, fix_terms, perceptual_term
 
-_BLOCKS_PX = (4, 16)
-_TRUST_BLUR_PX = 9
-_BORDER_SHARE = 0.1
-"""Of a crop's side, left out by LPIPS at each border."""
 _WARM_UP_STEPS = 100
 _EMA_STEPS = 100
 """The kept weights are a running mean over about so many steps."""
@@ -43,16 +35,14 @@ length. When LPIPS still joined after some steps, logits ran away so, to where s
 
 @dataclass(frozen=True)
 class LiteSettings:
-    """steps: of the whole training, which the learning rate fades over; the weights of the loss; start: digest of the
-    weights it begins from ("": none, the seed draws them); the seed decides every crop too."""
+    """steps: of the whole training, which the learning rate fades over; loss: weights of its parts; start: digest of
+    the weights it begins from ("": none, the seed draws them); the seed decides every crop too."""
 
-    steps: int = 3000
+    steps: int = 1500
     batch: int = 4
-    size_px: int = 160
-    learning_rate: float = 5e-4
-    perceptual_weight: float = 1.0
-    blocks_weight: float = 1.0
-    trust_weight: float = 0.02
+    size_px: int = 256
+    learning_rate: float = 3e-4
+    loss: LiteWeights = field(default_factory=LiteWeights)
     start: str = ""
     seed: int = 0
 
@@ -82,7 +72,9 @@ class LiteTrainer:
         self._optimiser = torch.optim.AdamW(
             self.network.parameters(), settings.learning_rate, betas=_BETAS, weight_decay=1e-3
         )
-        self._lpips = LPIPS.load("vgg").to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._lpips = None
+        if settings.loss.perceptual > 0:
+            self._lpips = LPIPS.load("vgg").to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.step = 0
 
     def run(self, minutes: float = 0.0, every: int = 20) -> Iterator[LiteUpdate]:
@@ -107,13 +99,17 @@ class LiteTrainer:
         for group in self._optimiser.param_groups:
             fade = 0.5 + 0.5 * math.cos(math.pi * done)
             group["lr"] = settings.learning_rate * warm * (0.02 + 0.98 * fade)
-        frame, photos, present, target = (
-            tensor.to(self._device) for tensor in (batch.frame, batch.photos, batch.present, batch.target)
+        frame, photos, present, target, error, photo_errors = (
+            tensor.to(self._device)
+            for tensor in (batch.frame, batch.photos, batch.present, batch.target, batch.error, batch.photo_errors)
         )
         with self._halves():
-            fixed, trust = self.network(frame, photos, present)
-        lpips = self._lpips if settings.perceptual_weight > 0 else None
-        terms = lite_terms(fixed, trust, frame[:, :3], target, settings, lpips, self._halves)
+            weighed = self.network.weigh(frame, photos, present)
+        fixed, trust = self.network.mix(weighed, frame, photos)
+        terms = fix_terms(fixed, trust, frame[:, :3], target, settings.loss)
+        terms |= choice_terms(weighed, error, photo_errors, settings.loss)
+        if self._lpips is not None:
+            terms |= perceptual_term(fixed, target, settings.loss, self._lpips, self._halves)
         parts = {name: term.mean() for name, term in terms.items()}
         loss = torch.stack(list(parts.values())).sum()
         self._optimiser.zero_grad(set_to_none=True)
@@ -160,75 +156,3 @@ class LiteTrainer:
         halves = {name: value.to("cpu", torch.float16).contiguous() for name, value in self._mean.items()}
         with replacing_file(path) as temporary:
             save_file(halves, temporary)
-
-
-def lite_terms(
-    fixed: Tensor,
-    trust: Tensor,
-    render: Tensor,
-    target: Tensor,
-    settings: LiteSettings,
-    lpips: LPIPS | None,
-    halves: Callable[[], AbstractContextManager] = nullcontext,
-) -> dict[str, Tensor]:
-    """The parts of the loss, each [B] times its weight. fixed, render, target: [B, 3, H, W] in [0, 1]; halves: within
-    which LPIPS is computed."""
-    terms = {
-        "l1": _difference(fixed, target),
-        "blocks": settings.blocks_weight * _blocks(fixed, target),
-        "trust": settings.trust_weight * _trust_loss(trust, fixed, render, target),
-    }
-    if lpips is not None:
-        with halves():
-            distance = _perceptual(lpips, _middle(fixed), _middle(target))
-        terms["lpips"] = settings.perceptual_weight * distance.float()
-    return terms
-
-
-def _each(values: Tensor) -> Tensor:
-    """[B, ...] -> [B] means."""
-    return values.flatten(1).mean(1)
-
-
-def _difference(fixed: Tensor, target: Tensor) -> Tensor:
-    """Charbonnier's L1, smooth at 0."""
-    return _each(torch.sqrt((fixed - target).square() + 1e-6))
-
-
-def _blocks(fixed: Tensor, target: Tensor) -> Tensor:
-    """L1 of the means over blocks, of each size."""
-    differences = [F.avg_pool2d(fixed, size) - F.avg_pool2d(target, size) for size in _BLOCKS_PX]
-    return torch.stack([_each(difference.abs()) for difference in differences]).mean(0)
-
-
-def _middle(picture: Tensor) -> Tensor:
-    border = round(_BORDER_SHARE * picture.shape[-1])
-    return picture[..., border : picture.shape[-2] - border, border : picture.shape[-1] - border]
-
-
-def _perceptual(lpips: LPIPS, fixed: Tensor, target: Tensor) -> Tensor:
-    """As LPIPS.between, but bearable in bfloat16: unit lengths in float32, of a slope that is bounded where little is
-    seen."""
-
-    def levels(picture: Tensor) -> list[Tensor]:
-        # Unit length in float32: where little is seen its gradient is steep, beyond what bfloat16 bears.
-        found = [one.float() for one in lpips.features((2 * picture - 1 - lpips.shift) / lpips.scale)]
-        return [activation * torch.rsqrt(activation.square().sum(1, keepdim=True) + 1e-10) for activation in found]
-
-    with torch.no_grad():
-        wanted = levels(target)
-    heads = [getattr(lpips, f"head_{level}")[:, None, None] for level in range(len(wanted))]
-    found = levels(fixed)
-    return torch.stack([_each((head * (a - b).square()).sum(1)) for head, a, b in zip(heads, found, wanted)]).sum(0)
-
-
-def _trust_loss(trust: Tensor, fixed: Tensor, render: Tensor, target: Tensor) -> Tensor:
-    """Cross entropy of trust against whether, over some pixels, the fix is nearer to the photo than the render."""
-
-    def error(picture: Tensor) -> Tensor:
-        square = (picture - target).square().mean(1, keepdim=True)
-        return F.avg_pool2d(square, _TRUST_BLUR_PX, stride=1, padding=_TRUST_BLUR_PX // 2)
-
-    with torch.no_grad():
-        nearer = (error(fixed) <= error(render)).to(trust.dtype)
-    return _each(F.binary_cross_entropy(trust.clamp(1e-4, 1 - 1e-4), nearer, reduction="none"))

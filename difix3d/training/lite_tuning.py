@@ -1,6 +1,6 @@
 """Fine-tune lite on true photos, on fixes that raters approved, and on what they preferred to what.
 
-    loss = supervised on targets (lite_loop.lite_terms), each times its row's weight
+    loss = supervised on targets (lite_terms.py, but for errors, which nobody made), each times its row's weight
          + preference and proximity on comparisons (preference.py), where there are any
 
 Each step takes a batch of targets, and a batch of comparisons besides: the truth is never left out. What a step sees
@@ -24,7 +24,7 @@ from difix3d.fixers.lite.network import LiteNetwork
 from difix3d.losses import LPIPS
 from difix3d.training.dataset import Batch
 from difix3d.training.lite_data import LiteBatch, LiteCrops
-from difix3d.training.lite_loop import LiteSettings, lite_terms
+from difix3d.training.lite_terms import LiteWeights, fix_terms, perceptual_term
 from difix3d.training.loop import StepResult
 from difix3d.training.order import Share, step_draws
 from difix3d.training.preference import PreferenceWeights, preference_loss
@@ -34,7 +34,7 @@ from difix3d.training.preference import PreferenceWeights, preference_loss
 class TuningSettings:
     """batch: rows with a target in a step; comparisons are half as many, and cost twice as much. learning_rate: after
     the warm-up, from where it fades to 0 at the last of `steps`. ema_decay: of the average that is kept, 0 for none;
-    loss: weights of the supervised part (its other fields are those of a training from nothing)."""
+    loss: weights of the supervised part."""
 
     steps: int
     batch: int = 4
@@ -42,7 +42,7 @@ class TuningSettings:
     warmup_steps: int = 0
     gradient_norm: float = 1.0
     ema_decay: float = 0.98
-    loss: LiteSettings = field(default_factory=LiteSettings)
+    loss: LiteWeights = field(default_factory=LiteWeights)
     preference: PreferenceWeights = field(default_factory=PreferenceWeights)
     seed: int = 0
 
@@ -117,7 +117,9 @@ class LiteTuner:
         )
         with self._halves():
             fixed, trust = self.network(frame, photos, present)
-        each = lite_terms(fixed, trust, frame[:, :3], target, self.settings.loss, self._lpips, self._halves)
+        each = fix_terms(fixed, trust, frame[:, :3], target, self.settings.loss)
+        if self._lpips is not None:
+            each |= perceptual_term(fixed, target, self.settings.loss, self._lpips, self._halves)
         return {name: (weights * term).mean() for name, term in each.items()}
 
     def _preferred(self, batch: LiteBatch) -> dict[str, Tensor]:

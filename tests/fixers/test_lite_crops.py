@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from difix3d.errors import CaptureError
+from difix3d.errors import CaptureError, ShapeError
 from difix3d.training.lite_crops import Batch, Crops, write_pair
+from difix3d.training.lite_errors import MOST
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[Path]:
-    """A pair whose target, frame and photos show one picture, with two photos; and a small one without any."""
+    """A pair whose target, frame and photos show one picture, with two photos; and a small one without any. Errors are
+    the picture's red, green and blue: of the render, of photos as carried exactly, and in patches."""
     rng = np.random.default_rng(0)
     found = []
     for name, (height, width), count in (("a", (60, 80), 2), ("b", (20, 90), 0)):
@@ -22,9 +24,9 @@ def files(tmp_path: Path) -> list[Path]:
         frame = np.dstack([rgb, np.full((height, width, 2), 255, np.uint8)])
         photo = np.dstack([frame, frame])  # carried exactly, and loosely
         found.append(tmp_path / f"{name}.npy")
-        write_pair(
-            found[-1], rgb, frame, np.stack([photo] * count) if count else np.empty((0, height, width, 10), np.uint8)
-        )
+        photos = np.stack([photo] * count) if count else np.empty((0, height, width, 10), np.uint8)
+        errors = np.dstack([rgb[..., :1], *[rgb[..., 1:2]] * count, *[rgb[..., 2:]] * count])
+        write_pair(found[-1], rgb, frame, photos, errors)
     return found
 
 
@@ -41,6 +43,16 @@ def test_all_planes_are_cut_and_turned_alike(files: list[Path]) -> None:
         shown = batch.present[:, 0] > 0
         differences.append((batch.photos[:, 0, :3] - batch.target)[shown].flatten())
         torch.testing.assert_close(batch.photos[:, :, :3], batch.photos[:, :, 5:8])
+        # Light changes the pictures, each by its own gain, and not what their errors are.
+        for errors, channel in (
+            (batch.error[:, 0], 0),
+            (batch.photo_errors[:, 0, 0], 1),
+            (batch.photo_errors[:, 0, 1], 2),
+        ):
+            ratio = batch.frame[:, channel] / (errors / MOST).clamp(min=0.1)
+            sure = (errors / MOST > 0.1) & (batch.frame[:, channel] < 1)
+            for row in shown.nonzero().flatten():
+                assert ratio[row][sure[row]].std() < 1e-5
     # The same picture but for a little exposure of each photo's own.
     assert 0 < torch.cat(differences).abs().mean() < 0.05
 
@@ -62,3 +74,11 @@ def test_seed_and_step_decide_the_batch(files: list[Path]) -> None:
 def test_without_pairs_it_says_so() -> None:
     with pytest.raises(CaptureError, match="at least one"):
         Crops([], 32, 4)
+
+
+def test_errors_must_be_of_the_same_photos(tmp_path: Path) -> None:
+    rgb = np.zeros((20, 24, 3), np.uint8)
+    frame, photos = np.zeros((20, 24, 5), np.uint8), np.zeros((2, 20, 24, 10), np.uint8)
+    with pytest.raises(ShapeError, match="2 photos to have 5 channels"):
+        write_pair(tmp_path / "pair.npy", rgb, frame, photos, np.zeros((20, 24, 3), np.uint8))
+    assert not (tmp_path / "pair.npy").exists()

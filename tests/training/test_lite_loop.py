@@ -12,9 +12,11 @@ from difix3d.errors import CheckpointError
 from difix3d.fixers.lite.fixer import LiteFixer
 from difix3d.training.lite_crops import Crops, write_pair
 from difix3d.training.lite_loop import LiteSettings, LiteTrainer
+from difix3d.training.lite_terms import LiteWeights
 
 pytestmark = pytest.mark.shared  # the loss needs VGG-16's weights
 SETTINGS = LiteSettings(steps=4, batch=1, size_px=32)
+UNPERCEIVED = LiteWeights(perceptual=0.0)
 
 
 @pytest.fixture
@@ -24,15 +26,50 @@ def crops(tmp_path: Path) -> Crops:
     frame = np.full((*target.shape[:2], 5), 128, np.uint8)
     photo = np.dstack([target, np.full(target.shape[:2], 255, np.uint8), np.full(target.shape[:2], 32, np.uint8)])
     photo = np.dstack([photo, np.zeros_like(photo)])  # and nothing in patches
-    write_pair(tmp_path / "pair.npy", target, frame, photo[None])
+    errors = np.full((*target.shape[:2], 3), 128, np.uint8)
+    errors[..., 1] = 0  # of the photo as carried exactly
+    write_pair(tmp_path / "pair.npy", target, frame, photo[None], errors)
     return Crops([tmp_path / "pair.npy"], SETTINGS.size_px, SETTINGS.batch)
 
 
 def test_the_loss_falls(shared: Path, crops: Crops) -> None:
-    trainer = LiteTrainer(LiteSettings(steps=24, batch=2, size_px=32, perceptual_weight=0.0), crops, device="cpu")
+    trainer = LiteTrainer(LiteSettings(steps=24, batch=2, size_px=32, loss=UNPERCEIVED), crops, device="cpu")
     updates = list(trainer.run(every=6))
     assert updates[-1].step == 24
     assert updates[-1].parts["l1"] < 0.97 * updates[0].parts["l1"]
+    assert updates[-1].parts["choice"] < 1.03 * updates[0].parts["choice"] < 0
+
+
+def test_errors_alone_say_what_to_show(tmp_path: Path) -> None:
+    """Two photos that look alike and are believed alike: the one that is off less is shown more."""
+    rng = np.random.default_rng(0)
+    frame = np.full((64, 64, 5), 128, np.uint8)
+    truth = rng.integers(0, 255, (64, 64, 3), np.uint8)
+    photo = np.dstack([truth, np.full((64, 64, 2), 200, np.uint8)])
+    photo = np.dstack([photo, np.zeros_like(photo)])
+    better = photo.copy()
+    better[..., 3] = 60  # told by its geometry alone
+    errors = np.zeros((64, 64, 5), np.uint8)
+    errors[..., :] = [128, 255, 0, 128, 128]
+    write_pair(tmp_path / "pair.npy", truth, frame, np.stack([photo, better]), errors)
+    crops = Crops([tmp_path / "pair.npy"], 32, 2)
+    settings = LiteSettings(steps=60, batch=2, size_px=32, learning_rate=2e-3, loss=UNPERCEIVED)
+    trainer = LiteTrainer(settings, crops, device="cpu")
+
+    def shown() -> tuple[float, float]:
+        """Of the worse and of the better photo, next to each other."""
+        both = torch.from_numpy(np.stack([photo, better])).permute(0, 3, 1, 2)[None].float() / 255
+        own = torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 255
+        with torch.inference_mode():
+            shares = trainer.network.weigh(own, both, torch.ones(1, 2)).shares
+        torch.testing.assert_close(shares.sum(1), torch.ones_like(shares[:, 0]))
+        return float(shares[:, 1].mean()), float(shares[:, 2].mean())
+
+    worse, good = shown()
+    assert worse == pytest.approx(good, abs=0.02)
+    list(trainer.run())
+    worse, good = shown()
+    assert good > 2 * worse
 
 
 def test_stopped_and_gone_on_is_the_same_as_in_one_go(shared: Path, crops: Crops, tmp_path: Path) -> None:

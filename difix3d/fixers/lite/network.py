@@ -30,6 +30,7 @@ done at half size, the prior too.
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -60,6 +61,27 @@ _FLOOR = 2e-3
 """The least prior: a photo that nobody believes can still be brought in, by a logit of 6."""
 
 
+@dataclass(frozen=True)
+class Weighed:
+    """What the network says at half size, of the render, N photos and the patches: prior and change [B, 1 + N + 1, h,
+    w], logits that add up; trust [B, 1, h, w], a logit; supported [B, 1, h, w]. patches [B, 3, H, W]: made of the
+    photos by patch_shares [B, N, h, w], which add up to 1."""
+
+    prior: Tensor
+    change: Tensor
+    trust: Tensor
+    supported: Tensor
+    patches: Tensor
+    patch_shares: Tensor
+
+    @property
+    def shares(self) -> Tensor:
+        """[B, 1 + N + 1, h, w]: how much of each is shown, which adds up to 1."""
+        replaced = self.supported * _trusted(self.trust).pow(1 / 3)
+        shares = replaced * torch.softmax(self.prior + self.change, dim=1)
+        return torch.cat([shares[:, :1] + 1 - replaced, shares[:, 1:]], dim=1)
+
+
 class LiteNetwork(nn.Module):
     """frame [B, 5, H, W], photos [B, N, 10, H, W] and present [B, N] (1: a photo, 0: filler), all in [0, 1], N from 0.
 
@@ -86,11 +108,15 @@ class LiteNetwork(nn.Module):
         self.frame_head = nn.Sequential(_conv(first, first, 1), _Activation(), _zero(_conv(first, 2)))  # logit, trust
 
     def forward(self, frame: Tensor, photos: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        return self.mix(self.weigh(frame, photos, present), frame, photos)
+
+    def weigh(self, frame: Tensor, photos: Tensor, present: Tensor) -> Weighed:
+        """What the blend is made with; see forward for the arguments."""
         render = frame[:, :3]
         exact, loose = photos.chunk(2, dim=2)
         half = _channels_last(F.pixel_unshuffle(frame, 2))
         with torch.autocast(frame.device.type, enabled=False):  # shares are compared over four decades
-            patches, believed = _patches(loose, present, render)
+            patches, believed, patch_shares = _patches(loose, present, render)
             prior = prior_logits(exact[:, :, -1], believed[:, 1:], present)
             shares = torch.softmax(prior, dim=1)
             supported = _supported(torch.stack([exact[:, :, -1], loose[:, :, -1]], dim=2), present)
@@ -113,11 +139,16 @@ class LiteNetwork(nn.Module):
         beside = self.beside(x)
         change = [own_logit, *(self.photo_head(_active(beside + self.compared(one))).float() for one in encoded)]
         change.append(self.patches_head(_active(beside + self.patches_compared(patched))).float())
-        found = _doubled(torch.cat([prior + torch.cat(change, dim=1), trust, supported], dim=1))
-        logits, trust, supported = found.split([prior.shape[1], 1, 1], dim=1)
+        return Weighed(prior, torch.cat(change, dim=1), trust, supported, patches, patch_shares)
+
+    def mix(self, weighed: Weighed, frame: Tensor, photos: Tensor) -> tuple[Tensor, Tensor]:
+        """(fixed, trust), as forward gives them."""
+        render, count = frame[:, :3], weighed.prior.shape[1]
+        found = _doubled(torch.cat([weighed.prior + weighed.change, weighed.trust, weighed.supported], dim=1))
+        logits, trust, supported = found.split([count, 1, 1], dim=1)
         weights = torch.softmax(logits, dim=1)
-        blend = _mean(weights, [render, *(photo[:, :3] for photo in exact.unbind(1)), patches])
-        trust = torch.sigmoid(_SUREST * torch.tanh((trust + _TRUSTING) / _SUREST))
+        blend = _mean(weights, [render, *(photo[:, :3] for photo in photos.unbind(1)), weighed.patches])
+        trust = _trusted(trust)
         return render + supported * trust.pow(1 / 3) * (blend - render), supported * trust
 
     def _unet(self, x: Tensor) -> Tensor:
@@ -132,17 +163,23 @@ class LiteNetwork(nn.Module):
         return x
 
 
-def _patches(loose: Tensor, present: Tensor, render: Tensor) -> tuple[Tensor, Tensor]:
-    """(colours [B, 3, H, W]; geometry and confidence [B, 2, H / 2, W / 2]) of photos as carried in patches [B, N, 5, H,
-    W], next to the most believed alone; without photos the render, believed nowhere."""
+def _trusted(logit: Tensor) -> Tensor:
+    return torch.sigmoid(_SUREST * torch.tanh((logit + _TRUSTING) / _SUREST))
+
+
+def _patches(loose: Tensor, present: Tensor, render: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(colours [B, 3, H, W]; geometry and confidence [B, 2, H / 2, W / 2]; whose they are [B, N, H / 2, W / 2]) of
+    photos as carried in patches [B, N, 5, H, W], next to the most believed alone; without photos the render, believed
+    nowhere."""
     batch, count, _, height, width = loose.shape
     if not count:
-        return render, render.new_zeros((batch, 2, height // 2, width // 2))
+        nothing = render.new_zeros((batch, 2, height // 2, width // 2))
+        return render, nothing, nothing[:, :0]
     known = F.avg_pool2d(loose[:, :, 3:].flatten(1, 2), 2).unflatten(1, (count, 2)) * present[:, :, None, None, None]
-    smooth = _gaussian(known[:, :, 1].flatten(0, 1)[:, None], _FEATHER).unflatten(0, (batch, count))[:, :, 0]
+    smooth = gaussian(known[:, :, 1], _FEATHER)
     powers = (smooth + 1e-2 * present[:, :, None, None]) ** _ALONE  # 1e-24 at least: the sum is above 0
     shares = powers / powers.sum(1, keepdim=True).clamp(min=1e-30)
-    return _mean(_doubled(shares), list(loose[:, :, :3].unbind(1))), (shares[:, :, None] * known).sum(1)
+    return _mean(_doubled(shares), list(loose[:, :, :3].unbind(1))), (shares[:, :, None] * known).sum(1), shares
 
 
 def _supported(confidence: Tensor, present: Tensor) -> Tensor:
@@ -151,7 +188,7 @@ def _supported(confidence: Tensor, present: Tensor) -> Tensor:
     if not count:
         return confidence.new_zeros((batch, 1, height // 2, width // 2))
     most = F.max_pool2d((confidence * present[:, :, None, None, None]).flatten(1, 2).amax(1, keepdim=True), 2)
-    return _gaussian(_most_within((most * _SUPPORTED).clamp(max=1.0), _REACH_PX), _FEATHER)
+    return gaussian(_most_within((most * _SUPPORTED).clamp(max=1.0), _REACH_PX), _FEATHER)
 
 
 def prior_logits(confidence: Tensor, patches: Tensor, present: Tensor) -> Tensor:
@@ -191,7 +228,7 @@ def _most_within(x: Tensor, radius_px: int) -> Tensor:
 def _feathered(confidence: Tensor) -> Tensor:
     """[B, 1, H, W]: how far what is believed so covers what is below it, borders feathered inwards."""
     cover = (confidence * _BELIEVED).clamp(max=1.0)
-    return _gaussian(-F.max_pool2d(-cover, 3, stride=1, padding=1), _FEATHER)
+    return gaussian(-F.max_pool2d(-cover, 3, stride=1, padding=1), _FEATHER)
 
 
 def _mean(shares: Tensor, colours: list[Tensor]) -> Tensor:
@@ -203,14 +240,15 @@ def _mean(shares: Tensor, colours: list[Tensor]) -> Tensor:
     return mean
 
 
-def _gaussian(x: Tensor, sigma_px: float) -> Tensor:
-    """Blurs [B, 1, H, W], borders mirrored."""
+def gaussian(x: Tensor, sigma_px: float) -> Tensor:
+    """Blurs each channel of [B, C, H, W], borders mirrored."""
     radius = round(3 * sigma_px)
     at = torch.arange(-radius, radius + 1, dtype=x.dtype, device=x.device)
     kernel = torch.exp(-0.5 * (at / sigma_px) ** 2)
     kernel = kernel / kernel.sum()
-    x = F.pad(x, (radius,) * 4, mode="reflect")
-    return F.conv2d(F.conv2d(x, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))
+    each = F.pad(x.flatten(0, 1)[:, None], (radius,) * 4, mode="reflect")
+    each = F.conv2d(F.conv2d(each, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))
+    return each[:, 0].unflatten(0, x.shape[:2])
 
 
 def _channels_last(x: Tensor) -> Tensor:

@@ -71,7 +71,8 @@ def _sweep(out: Path) -> None:
 
 def key_of(unit: Unit, inputs: Mapping[str, str]) -> str:
     """A hash of everything that decides a unit's files. inputs: hashes of the scene's photos and cameras."""
-    decided = [asdict(unit.plan), asdict(unit.settings), unit.references, unit.licence, dict(inputs)]
+    how = "references chosen together"  # once they were the first ones by rank
+    decided = [how, asdict(unit.plan), asdict(unit.settings), unit.references, unit.licence, dict(inputs)]
     return hashlib.sha256(json.dumps(decided, sort_keys=True).encode()).hexdigest()
 
 

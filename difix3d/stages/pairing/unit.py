@@ -17,7 +17,7 @@ from difix3d.formats.colmap import read_reconstruction
 from difix3d.formats.image import to_uint8
 from difix3d.pairs.plan import FitPlan, Shot
 from difix3d.pairs.rows import PairRow, ReferenceRow
-from difix3d.references import rank_references
+from difix3d.references import choose_references
 from difix3d.scene import Scene
 from difix3d.stages.pairing.fits import FitSettings, State, states
 from difix3d.stages.pairing.photos import Photos, file_stem
@@ -135,10 +135,10 @@ class _Renders:
         )
 
     def _references(self, shot: Shot, camera: Camera, depth: NDArray[np.float32]) -> Iterator[ReferenceRow]:
-        """Photos that the fit saw, the most helpful first; never the target."""
+        """Of the photos that the fit saw those that a fixer is given where nobody names any; never the target."""
         names = [name for name in self._unit.plan.fitted if name != shot.photo]
-        ranked = rank_references(camera, self._reconstruction, names, depth=depth)
-        for one in ranked[: self._unit.references]:
+        most = self._unit.references
+        for one in choose_references(camera, self._reconstruction, names, most=most, depth=depth):
             at = self._photos.camera(one.name)
             if one.name not in self._depths:
                 self._depths[one.name] = self._save(f"seen/{file_stem(one.name)}_depth.npy", self._depth(at))
