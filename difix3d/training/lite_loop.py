@@ -38,8 +38,8 @@ class LiteSettings:
     """steps: of the whole training, which the learning rate fades over; loss: weights of its parts; start: digest of
     the weights it begins from ("": none, the seed draws them); the seed decides every crop too."""
 
-    steps: int = 1500
-    batch: int = 4
+    steps: int = 1000
+    batch: int = 2
     size_px: int = 256
     learning_rate: float = 3e-4
     loss: LiteWeights = field(default_factory=LiteWeights)

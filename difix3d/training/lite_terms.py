@@ -34,13 +34,18 @@ _FILLER = -1e3
 
 @dataclass(frozen=True)
 class LiteWeights:
-    """Of the parts; that of |fixed - target| is 1."""
+    """Of the parts; that of |fixed - target| is 1.
+
+    margin: so much further off than the render, by LPIPS, a photo may be and still be shown. Without it the network
+    keeps to the render where it cannot tell, and on captures it does not know that is often; photos are better there.
+    """
 
     perceptual: float = 1.0
     choice: float = 1.0
     blocks: float = 1.0
     trust: float = 0.02
     change: float = 5e-4
+    margin: float = 0.04
 
 
 def fix_terms(fixed: Tensor, trust: Tensor, render: Tensor, target: Tensor, weights: LiteWeights) -> dict[str, Tensor]:
@@ -75,7 +80,7 @@ def choice_terms(weighed: Weighed, error: Tensor, photo_errors: Tensor, weights:
     error: [B, 1, H, W] of the render; photo_errors: [B, N, 2, H, W], as carried exactly and in patches.
     """
     return {
-        "choice": weights.choice * _choice(weighed, error, photo_errors),
+        "choice": weights.choice * _choice(weighed, error + weights.margin, photo_errors),
         "change": weights.change * _each((weighed.change * (weighed.prior > _FILLER)).square()),
     }
 

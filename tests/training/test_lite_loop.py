@@ -40,38 +40,6 @@ def test_the_loss_falls(shared: Path, crops: Crops) -> None:
     assert updates[-1].parts["choice"] < 1.03 * updates[0].parts["choice"] < 0
 
 
-def test_errors_alone_say_what_to_show(tmp_path: Path) -> None:
-    """Two photos that look alike and are believed alike: the one that is off less is shown more."""
-    rng = np.random.default_rng(0)
-    frame = np.full((64, 64, 5), 128, np.uint8)
-    truth = rng.integers(0, 255, (64, 64, 3), np.uint8)
-    photo = np.dstack([truth, np.full((64, 64, 2), 200, np.uint8)])
-    photo = np.dstack([photo, np.zeros_like(photo)])
-    better = photo.copy()
-    better[..., 3] = 60  # told by its geometry alone
-    errors = np.zeros((64, 64, 5), np.uint8)
-    errors[..., :] = [128, 255, 0, 128, 128]
-    write_pair(tmp_path / "pair.npy", truth, frame, np.stack([photo, better]), errors)
-    crops = Crops([tmp_path / "pair.npy"], 32, 2)
-    settings = LiteSettings(steps=60, batch=2, size_px=32, learning_rate=2e-3, loss=UNPERCEIVED)
-    trainer = LiteTrainer(settings, crops, device="cpu")
-
-    def shown() -> tuple[float, float]:
-        """Of the worse and of the better photo, next to each other."""
-        both = torch.from_numpy(np.stack([photo, better])).permute(0, 3, 1, 2)[None].float() / 255
-        own = torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 255
-        with torch.inference_mode():
-            shares = trainer.network.weigh(own, both, torch.ones(1, 2)).shares
-        torch.testing.assert_close(shares.sum(1), torch.ones_like(shares[:, 0]))
-        return float(shares[:, 1].mean()), float(shares[:, 2].mean())
-
-    worse, good = shown()
-    assert worse == pytest.approx(good, abs=0.02)
-    list(trainer.run())
-    worse, good = shown()
-    assert good > 2 * worse
-
-
 def test_stopped_and_gone_on_is_the_same_as_in_one_go(shared: Path, crops: Crops, tmp_path: Path) -> None:
     whole = LiteTrainer(SETTINGS, crops, device="cpu")
     list(whole.run())
