@@ -67,13 +67,20 @@ def write_pair(
 class Crops:
     """Random crops of prepared pairs. The same seed and step give the same batch.
 
-    CaptureError where `files` is empty; pairs smaller than `size_px` are mirrored at their borders.
+    CaptureError where `files` is empty, ShapeError for a pair of another layout; pairs smaller than `size_px` are
+    mirrored at their borders.
     """
 
     def __init__(self, files: Sequence[Path], size_px: int, batch: int, seed: int = 0):
         if not files:
             raise CaptureError("No prepared pair to train on: expected at least one .npy file.")
         self._pairs = [np.load(path, mmap_mode="r") for path in sorted(files)]
+        for path, pair in zip(sorted(files), self._pairs):
+            if (pair.shape[-1] - _OWN) % _EACH:
+                raise ShapeError(
+                    f"{path} has {pair.shape[-1]} channels, expected {_OWN} and {_EACH} for each photo: it was "
+                    "prepared by an earlier version. Prepare again, into another folder."
+                )
         self._size_px, self._batch, self._seed = size_px, batch, seed
 
     def __len__(self) -> int:

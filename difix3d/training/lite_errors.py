@@ -57,14 +57,14 @@ def _levels(pictures: Sequence[NDArray[np.uint8]], lpips: LPIPS) -> list[Tensor]
     """What LPIPS compares, of unit length at each pixel."""
     device = lpips.shift.device
     pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).to(device).float() / 255
-    pixels = ((2 * pixels - 1 - lpips.shift) / lpips.scale).contiguous(memory_format=torch.channels_last)
+    pixels = pixels.contiguous(memory_format=torch.channels_last)
     fast = device.type == "cuda" or fast_dtype(device) == torch.bfloat16
     with torch.autocast(device.type, torch.bfloat16, enabled=fast):
-        return [unit_length(level) for level in lpips.features(pixels)]
+        return unit_levels(pixels, lpips)
 
 
-def unit_length(level: Tensor) -> Tensor:
-    """[B, C, h, w] in float32 over its length at each pixel. Its slope is bounded where little is seen: LPIPS' own is
-    beyond what bfloat16 bears."""
-    level = level.float()
-    return level * torch.rsqrt(level.square().sum(1, keepdim=True) + 1e-10)
+def unit_levels(pixels: Tensor, lpips: LPIPS) -> list[Tensor]:
+    """As lpips.look, of [B, 3, H, W] in [0, 1] and bearable in bfloat16: lengths in float32, of a slope that is bounded
+    where little is seen."""
+    levels = [level.float() for level in lpips.features((2 * pixels - 1 - lpips.shift) / lpips.scale)]
+    return [level * torch.rsqrt(level.square().sum(1, keepdim=True) + 1e-10) for level in levels]

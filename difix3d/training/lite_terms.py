@@ -21,7 +21,7 @@ from torch import Tensor
 
 from difix3d.fixers.lite.network import Weighed, gaussian
 from difix3d.losses import LPIPS
-from difix3d.training.lite_errors import unit_length
+from difix3d.training.lite_errors import unit_levels
 
 _BLOCKS_PX = (4, 16)
 _TRUST_BLUR_PX = 9
@@ -65,7 +65,7 @@ def perceptual_term(
     def levels(picture: Tensor) -> list[Tensor]:
         border = round(_BORDER_SHARE * picture.shape[-1])
         middle = picture[..., border : picture.shape[-2] - border, border : picture.shape[-1] - border]
-        return [unit_length(level) for level in lpips.features((2 * middle - 1 - lpips.shift) / lpips.scale)]
+        return unit_levels(middle, lpips)
 
     with halves():
         with torch.no_grad():

@@ -82,3 +82,9 @@ def test_errors_must_be_of_the_same_photos(tmp_path: Path) -> None:
     with pytest.raises(ShapeError, match="2 photos to have 5 channels"):
         write_pair(tmp_path / "pair.npy", rgb, frame, photos, np.zeros((20, 24, 3), np.uint8))
     assert not (tmp_path / "pair.npy").exists()
+
+
+def test_a_pair_that_an_earlier_version_prepared_is_named(tmp_path: Path) -> None:
+    np.save(tmp_path / "old.npy", np.zeros((20, 24, 3 + 5 + 2 * 10), np.uint8))
+    with pytest.raises(ShapeError, match="has 28 channels"):
+        Crops([tmp_path / "old.npy"], 16, 1)
