@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from courtyard import TRANSFORMS, disagreement, photo_paths, true_poses
+from generators import returned
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial import cKDTree
@@ -48,12 +49,8 @@ def courtyard_photos(folder: Path, every: int = 3, size: tuple[int, int] | None 
 
 def run(photos: PhotoSet, poses: Path, workspace: Path) -> SfmResult:
     workspace.mkdir(exist_ok=True)
-    work = KnownPosesBackend().reconstruct(photos, workspace, SfmSettings(known_poses=str(poses), threads=2))
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            return end.value
+    settings = SfmSettings(known_poses=str(poses), threads=2)
+    return returned(KnownPosesBackend().reconstruct(photos, workspace, settings))
 
 
 # transforms.json

@@ -13,7 +13,7 @@ from PIL import Image
 from difix3d.geometry import look_at, project
 from difix3d.sfm import features
 from difix3d.sfm.base import Photo, PhotoSet
-from difix3d.sfm.baseline import LEAST_MATCHES, has_pairs_apart
+from difix3d.sfm.baseline import LEAST_MATCHES, angle_apart_deg
 from difix3d.types import Camera
 
 K = np.array([[800.0, 0, 480], [0, 800, 320], [0, 0, 1]])
@@ -47,9 +47,9 @@ def matched(folder: Path, turns_deg: list[float], points: int) -> Path:
 @pytest.mark.parametrize(("turns_deg", "widest_deg"), [([0, 1, 6, 7], 6), ([0, 5, 10], 5), ([0, 2, 25, 27], 25)])
 def test_the_widest_pairs_decide(tmp_path: Path, turns_deg: list[float], widest_deg: float) -> None:
     database = matched(tmp_path, turns_deg, 150)
-    assert has_pairs_apart(database, 0.7 * widest_deg)
-    assert not has_pairs_apart(database, 1.4 * widest_deg)
+    assert angle_apart_deg(database, 90) == pytest.approx(widest_deg, rel=0.3)
+    assert 2 <= angle_apart_deg(database, 2) <= angle_apart_deg(database, 90)
 
 
 def test_pairs_with_few_matches_do_not_count(tmp_path: Path) -> None:
-    assert not has_pairs_apart(matched(tmp_path, [0, 2, 25, 27], LEAST_MATCHES - 10), 4)
+    assert angle_apart_deg(matched(tmp_path, [0, 2, 25, 27], LEAST_MATCHES - 10), 4) == 0

@@ -8,10 +8,12 @@ import cv2  # noqa: F401  before pycolmap, as everywhere
 import numpy as np
 import pycolmap
 import pytest
+from generators import returned
 
 from difix3d.geometry import look_at, project
 from difix3d.sfm.base import Photo, PhotoSet
 from difix3d.sfm.checks import seen_per_photo
+from difix3d.sfm.flat import is_flat_and_parallel, with_focals
 from difix3d.sfm.mapping import (
     MIN_SEEN,
     Model,
@@ -20,7 +22,6 @@ from difix3d.sfm.mapping import (
     drop_starved,
     focal_drift,
     focal_px,
-    is_flat_and_parallel,
 )
 from difix3d.sfm.snapshot import plain
 from difix3d.types import Camera
@@ -28,11 +29,16 @@ from difix3d.types import Camera
 K = np.array([[800.0, 0, 480], [0, 800, 320], [0, 0, 1]])
 
 
-def model_of(poses: list[np.ndarray], points: np.ndarray, seen: dict[int, int] | None = None) -> Model:
+LENSES = {"PINHOLE": [800, 800, 480, 320], "SIMPLE_RADIAL": [800, 480, 320, 0]}
+
+
+def model_of(
+    poses: list[np.ndarray], points: np.ndarray, seen: dict[int, int] | None = None, lens: str = "PINHOLE"
+) -> Model:
     """A model with one camera; photo `row` sees all points, or the first seen[row]."""
     model = pycolmap.Reconstruction()
     model.add_camera_with_trivial_rig(
-        pycolmap.Camera(camera_id=1, model="PINHOLE", width=960, height=640, params=[800, 800, 480, 320])
+        pycolmap.Camera(camera_id=1, model=lens, width=960, height=640, params=LENSES[lens])
     )
     tracks: list[list[pycolmap.TrackElement]] = [[] for _ in points]
     for row, pose in enumerate(poses):
@@ -72,6 +78,17 @@ def test_only_parallel_views_of_flat_ground_leave_focal_and_distance_open() -> N
     assert not is_flat_and_parallel(model_of(nadir(), ground(30.0)))  # towers: depth tells them apart
     assert not is_flat_and_parallel(model_of(nadir(tilt=60.0), ground(3.0)))  # oblique views: so do they
     assert not is_flat_and_parallel(model_of(orbit(), ball()))
+
+
+def test_flat_ground_is_as_well_seen_with_another_focal_length_from_another_height() -> None:
+    model = model_of(nadir(), ground(3.0), lens="SIMPLE_RADIAL")
+    told = returned(with_focals(model, {1: 1000.0}))
+    assert told.held_focal and focal_px(told) == pytest.approx(1000) and told.registered == 9
+    assert told.error_px < 0.02  # what 3 in 50 of height leave
+    heights = [image.projection_center()[2] for image in told.reconstruction.images.values()]
+    low = min(point.xyz[2] for point in told.reconstruction.points3D.values())
+    assert np.ptp(heights) < 0.1 and np.mean(heights) - low == pytest.approx(1.25 * 50, rel=0.02)
+    assert focal_px(model) == pytest.approx(800) and model.error_px < 1e-6  # which stays as it is
 
 
 @pytest.mark.parametrize("starving", [{}, {3: MIN_SEEN - 1}, {0: 0, 5: 3}])

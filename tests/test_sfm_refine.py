@@ -13,6 +13,7 @@ import numpy as np
 import pycolmap
 import pytest
 from courtyard import disagreement, ingested, photo_paths, true_poses
+from generators import returned
 
 from difix3d.events import Progress
 from difix3d.formats.colmap import read_reconstruction
@@ -136,14 +137,6 @@ def test_joined_tracks_keep_their_points(depth: np.ndarray) -> None:
     np.testing.assert_array_equal(both.points[both.point], np.concatenate([one.points[one.point]] * 2))
 
 
-def spun(work: Any) -> Any:
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            return end.value
-
-
 @pytest.fixture(scope="module")
 def mapped(tmp_path_factory: pytest.TempPathFactory) -> tuple[PhotoSet, pycolmap.Reconstruction]:
     """Every second photo of the courtyard, and its cameras before they are refined."""
@@ -158,14 +151,14 @@ def mapped(tmp_path_factory: pytest.TempPathFactory) -> tuple[PhotoSet, pycolmap
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(colmap, "refine", kept)
-        spun(colmap.ColmapBackend().reconstruct(photos, folder, SfmSettings(threads=2)))
+        returned(colmap.ColmapBackend().reconstruct(photos, folder, SfmSettings(threads=2)))
     return photos, seen[0]
 
 
 def away(model: pycolmap.Reconstruction, photos: PhotoSet, folder: Path) -> tuple[float, float]:
     """How far a camera is from its true place, at most, over the cameras' extent; and its angle to the true one."""
     straight = pycolmap.Reconstruction(model)
-    spun(undistort(straight, photos.folder, folder / "images", folder / "sparse"))
+    returned(undistort(straight, photos.folder, folder / "images", folder / "sparse"))
     views = read_reconstruction(folder / "sparse").views
     return disagreement({photos.source_of(view.name): view.camera for view in views}, true_poses())[:2]
 
@@ -175,7 +168,7 @@ def straight(mapped: tuple[PhotoSet, pycolmap.Reconstruction], tmp_path: Path) -
     """The same cameras without distortion; their photos are in tmp_path / "images"."""
     photos, model = mapped
     copy = pycolmap.Reconstruction(model)
-    spun(undistort(copy, photos.folder, tmp_path / "images", tmp_path / "sparse"))
+    returned(undistort(copy, photos.folder, tmp_path / "images", tmp_path / "sparse"))
     return copy
 
 
@@ -185,7 +178,7 @@ def test_refined_cameras_are_nearer_to_the_truth(
 ) -> None:
     photos, model = mapped
     count, error_px = model.num_points3D(), model.compute_mean_reprojection_error()
-    refined = spun(refine(model, straight, tmp_path / "images", False, 2))
+    refined = returned(refine(model, straight, tmp_path / "images", False, 2))
     assert (model.num_points3D(), model.compute_mean_reprojection_error()) == (count, error_px)
     assert refined.num_reg_images() == model.num_reg_images() and refined.num_points3D() > 3 * count
     before, after = (away(each, photos, tmp_path / name) for name, each in (("before", model), ("after", refined)))
@@ -200,7 +193,7 @@ def test_blank_photos_leave_the_cameras_as_they_are(
 ) -> None:
     for path in (tmp_path / "images").iterdir():
         cv2.imwrite(str(path), np.full_like(cv2.imread(str(path)), 128))
-    assert spun(refine(mapped[1], straight, tmp_path / "images", False)) is None
+    assert returned(refine(mapped[1], straight, tmp_path / "images", False)) is None
 
 
 @pytest.mark.slow

@@ -16,16 +16,17 @@ _PAIRS = 3
 """One or two may be mistaken: photos taken almost from one place leave the pose of a pair open."""
 
 
-def has_pairs_apart(database: Path, angle_deg: float) -> bool:
-    """Whether some pairs of photos see what they share under at least `angle_deg`, by the median of their matches.
+def angle_apart_deg(database: Path, enough_deg: float) -> float:
+    """The angle under which some pairs of photos see what they share, each by the median of its matches: three pairs
+    see it under so much or more. Looks no further where that is `enough_deg`; 0 where there are no three pairs.
 
-    Without such a pair COLMAP tries every one with RANSAC before it relents: 17 s of processor time for 3 s of
-    hand-held video, whose pairs reach 7 degrees. Captures that were walked around reach 28 to 64.
+    Without pairs far enough apart COLMAP tries every one with RANSAC before it relents: 17 s of processor time for 3 s
+    of hand-held video, whose pairs reach 7 degrees. Captures that were walked around reach 28 to 64.
     """
+    widest = [0.0] * _PAIRS
     with features.open_database(database) as opened:
         cameras = {camera.camera_id: camera for camera in opened.read_all_cameras()}
         images = {image.image_id: image for image in opened.read_all_images()}
-        apart = 0
         # Few matches first: they are the pairs far apart, and a few are enough.
         for inliers, pair_id in sorted(zip(*reversed(opened.read_two_view_geometry_num_inliers()))):
             if inliers < LEAST_MATCHES:
@@ -34,10 +35,10 @@ def has_pairs_apart(database: Path, angle_deg: float) -> bool:
             geometry = opened.read_two_view_geometry(*pair)
             seen = [(cameras[images[i].camera_id], np.asarray(opened.read_keypoints(i).data)[:, :2]) for i in pair]
             (first, pixels1), (second, pixels2) = seen
-            placed = pycolmap.estimate_two_view_geometry_pose(
+            if pycolmap.estimate_two_view_geometry_pose(
                 first, pixels1.astype(np.float64), second, pixels2.astype(np.float64), geometry
-            )
-            apart += placed and np.degrees(geometry.tri_angle) >= angle_deg
-            if apart == _PAIRS:
-                return True
-    return False
+            ):
+                widest = sorted([*widest, float(np.degrees(geometry.tri_angle))])[1:]
+            if widest[0] >= enough_deg:
+                break
+    return widest[0]

@@ -4,7 +4,8 @@ What is tried, until four in five photos have a camera:
 1. pairs as `pairs.choose_pairs` has them, incremental mapping; again with the focal length held, which a few seconds
    of video need;
 2. global mapping of the same matches (a few seconds; joins what the incremental mapper leaves in pieces, and finds
-   a focal length that EXIF does not tell, where growing photo by photo strayed);
+   a focal length that EXIF does not tell, where growing photo by photo strayed); before 1 where photos lie so close
+   together that nothing grows;
 3. for ordered photos, all pairs (they may not have been in order);
 4. finer features, unless the photos show two subjects, or nothing in common at all; also where all have a camera but
    share few points, as small photos do.
@@ -26,8 +27,9 @@ from difix3d.events import Progress, Warned
 from difix3d.sfm import features, mapping
 from difix3d.sfm.background import Spent
 from difix3d.sfm.base import STAGE, PhotoSet, Said, SfmResult, SfmSettings, require_enough_photos
-from difix3d.sfm.baseline import has_pairs_apart
+from difix3d.sfm.baseline import angle_apart_deg
 from difix3d.sfm.checks import SEEN_PER_PHOTO, require_features, require_parallax, require_scene, seen_per_photo
+from difix3d.sfm.flat import is_flat_and_parallel, with_focals
 from difix3d.sfm.mapping import Model
 from difix3d.sfm.matching import match
 from difix3d.sfm.pairs import EXHAUSTIVE_UNORDERED, choose_pairs, exhaustive_pairs
@@ -130,22 +132,32 @@ class _Run:
             yield from match(self.database, self.photos, pairs, self.settings)
 
     def map_best(self) -> Events:
-        """The mapper asked for; or incremental and, where that leaves photos out, incremental from a narrower first
-        pair with the focal length held, then global. EXIF's focal is held where a refined one cannot be trusted."""
+        """The mapper asked for; or incremental and, where that leaves photos out, global: the other way round for
+        photos so close together that nothing grows from two of them. EXIF's focal length is held where a refined one
+        cannot be trusted."""
         best: Model | None = None
+        mapper = self.settings.mapper
         with self.spent("map"):
-            if self.settings.mapper in ("auto", "incremental"):
-                first_deg = mapping.NARROW_DEG
-                if has_pairs_apart(self.database, mapping.WIDE_DEG):
-                    first_deg = mapping.WIDE_DEG
-                best = yield from self._trusted("incremental", first_deg)
+            apart_deg = angle_apart_deg(self.database, mapping.WIDE_DEG)
+            at_once = mapper == "global" or (mapper == "auto" and 0 < apart_deg < mapping.NARROW_DEG)
+            if at_once:
+                best = yield from self._trusted("global")
+            if mapper != "global" and not self.good(best):
+                best = mapping.better(best, (yield from self._grown(apart_deg)))
+            if mapper == "auto" and not at_once:
                 if not self.good(best):
-                    # Small steps alone do not fix a focal length, and a wrong one lets nothing grow.
-                    best = mapping.better(best, (yield from self._map("incremental", True, mapping.NARROW_DEG)))
-            if self.settings.mapper == "global" or (self.settings.mapper == "auto" and not self.good(best)):
-                best = mapping.better(best, (yield from self._trusted("global")))
-            elif best is not None and self.settings.mapper == "auto" and self._strayed(best):
-                best = mapping.closer(best, (yield from self._map("global", False)))
+                    best = mapping.better(best, (yield from self._trusted("global")))
+                elif best is not None and self._strayed(best):
+                    best = mapping.closer(best, (yield from self._map("global", False)))
+        return best
+
+    def _grown(self, apart_deg: float) -> Events:
+        """Incremental, from a first pair as wide as there is; where that leaves photos out, from a narrower one with
+        the focal length held: small steps alone do not fix it, and a wrong one lets nothing grow."""
+        first_deg = mapping.WIDE_DEG if apart_deg >= mapping.WIDE_DEG else mapping.NARROW_DEG
+        best = yield from self._trusted("incremental", first_deg)
+        if not self.good(best):
+            best = mapping.better(best, (yield from self._map("incremental", True, mapping.NARROW_DEG)))
         return best
 
     def _map(self, mapper: str, hold_focal: bool, first_angle_deg: float = mapping.WIDE_DEG) -> Events:
@@ -161,17 +173,18 @@ class _Run:
         """The model with the focal length refined; with EXIF's where the refined one is doubtful, unless EXIF is
         plainly wrong: fewer photos registered, or half as much error again."""
         free = yield from self._map(mapper, False, first_angle_deg)
-        if not self._doubtful_focal(free):
+        if free is None or (drift := mapping.focal_drift(free, self.photos)) is None:
+            return free
+        if is_flat_and_parallel(free):
+            held = yield from with_focals(free, features.focals_px(self.database))
+            if held.error_px < 1.5 * free.error_px:
+                return held
+        elif drift <= DRIFT:
             return free
         held = yield from self._map(mapper, True, first_angle_deg)
         if held is None or held.registered < 0.9 * free.registered:
             return free
         return held if held.error_px < 1.5 * free.error_px else free
-
-    def _doubtful_focal(self, model: Model | None) -> bool:
-        if model is None or (drift := mapping.focal_drift(model, self.photos)) is None:
-            return False
-        return drift > DRIFT or mapping.is_flat_and_parallel(model)
 
     def _strayed(self, model: Model) -> bool:
         """Whether a focal length that EXIF does not know was found, and badly: growing photo by photo has then

@@ -102,6 +102,12 @@ def features_per_photo(path: Path) -> NDArray[np.int64]:
     return np.array(counts, dtype=np.int64)
 
 
+def focals_px(path: Path) -> dict[int, float]:
+    """Camera id -> its focal length before any is found: EXIF's, else COLMAP's guess of 1.2 times the longer side."""
+    with open_database(path) as database:
+        return {camera.camera_id: camera.mean_focal_length() for camera in database.read_all_cameras()}
+
+
 def verified_pairs(path: Path) -> dict[tuple[str, str], int]:
     """(name, name) -> number of matches that fit one two-view geometry; pairs without any are not in it."""
     with open_database(path) as database:

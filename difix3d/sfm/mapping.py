@@ -177,26 +177,3 @@ def _focals(model: Model) -> dict[str, float]:
     """Name of each registered photo -> its focal length in pixels."""
     images = [model.reconstruction.image(image_id) for image_id in model.reconstruction.reg_image_ids()]
     return {image.name: model.reconstruction.camera(image.camera_id).mean_focal_length() for image in images}
-
-
-def is_flat_and_parallel(model: Model) -> bool:
-    """Whether all cameras look the same way at flat ground: then focal length and distance cannot be told apart.
-
-    Nine in ten optical axes within 15 degrees of their mean, and points whose depths along it spread by less than
-    a quarter of their distance (middle 80 %): trees and roofs under a drone do, a room or a street does not.
-    """
-    reconstruction = model.reconstruction
-    images = [reconstruction.image(image_id) for image_id in reconstruction.reg_image_ids()]
-    axes = np.array([image.viewing_direction() for image in images])
-    mean = axes.mean(axis=0)
-    if np.linalg.norm(mean) < 0.5:
-        return False
-    mean /= np.linalg.norm(mean)
-    angles = np.degrees(np.arccos(np.clip(axes @ mean, -1, 1)))
-    points = np.array([point.xyz for point in reconstruction.points3D.values()])
-    if np.quantile(angles, 0.9) > 15 or len(points) < 10:
-        return False
-    camera_depth = np.median([image.projection_center() @ mean for image in images])
-    depths = points @ mean - camera_depth
-    low, middle, high = np.quantile(depths, [0.1, 0.5, 0.9])
-    return bool(middle > 0 and (high - low) / middle < 0.25)

@@ -7,6 +7,7 @@ a decibel. Looking at doubled photos mends both and takes five times as long. In
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Generator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import nullcontext
@@ -20,7 +21,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from difix3d.events import Progress
-from difix3d.sfm.background import Countdown, in_background
+from difix3d.sfm.adjust import adjust
+from difix3d.sfm.background import Countdown
 from difix3d.sfm.base import STAGE
 from difix3d.sfm.opencv_threads import one_opencv_thread
 from difix3d.sfm.snapshot import plain
@@ -35,6 +37,8 @@ _MOST_SWEPT = 24
 """Of more photos so many are swept, evenly spread; the others are neighbours of these, and few are left out."""
 _FEWEST_POINTS = 500
 _OUTLIER_PX = 2.0
+_ROUGH = 1e-3
+"""Ends the first adjustment, which outliers are told by. Another follows, and it ends where it would have."""
 _MUCH_BETTER = 0.95
 """A lens gets a second term of distortion where the error falls below this share: a phone's needed it, and with
 fewer or coarser points it would be made up."""
@@ -62,15 +66,15 @@ def refine(
         return None
     refined = pycolmap.Reconstruction(model)
     _add(refined, straight, seen)
-    yield from _adjust(refined, hold_focal, 12)
+    yield from adjust(refined, hold_focal, 12, _ROUGH)
     _drop_outliers(refined)
     bent = pycolmap.Reconstruction(refined)
     if _with_second_term(bent):
-        yield from _adjust(bent, hold_focal, 12)
+        yield from adjust(bent, hold_focal, 12)
     if _error_px(bent) < _MUCH_BETTER * _error_px(refined):
         refined = bent
     else:
-        yield from _adjust(refined, hold_focal, 8)
+        yield from adjust(refined, hold_focal, 8)
     _drop_outliers(refined)
     features = set(model.points3D)
     return refined if _error_px(refined, features) < _WORSE * _error_px(model, features) else None
@@ -89,7 +93,7 @@ def fill(
     filled = pycolmap.Reconstruction(straight)
     own = set(filled.points3D)
     _add(filled, straight, seen)
-    yield from _adjust(filled, True, 12, held=own)
+    yield from adjust(filled, True, 12, held=own)
     _drop_outliers(filled, own)
     return filled
 
@@ -170,17 +174,19 @@ def _tracks(
 def _add(model: pycolmap.Reconstruction, straight: pycolmap.Reconstruction, seen: _Seen) -> None:
     """What was seen as points of the model, seen where its lenses have what `straight` has there."""
     tracks = seen.tracks
-    elements: list[list[pycolmap.TrackElement]] = [[] for _ in tracks.points]
+    image_ids, numbers = (np.empty(len(tracks.point), np.int64) for _ in range(2))
     for number in np.unique(tracks.photo):
         image, flat = (each.find_image_with_name(seen.names[number]) for each in (model, straight))
         rows = np.flatnonzero(tracks.photo == number)
         rays = np.asarray(straight.camera(flat.camera_id).cam_from_img(tracks.pixel[rows]))
         places = model.camera(image.camera_id).img_from_cam(np.column_stack([rays, np.ones(len(rays))]))
-        for point, where in zip(tracks.point[rows], np.asarray(places)):
-            elements[point].append(pycolmap.TrackElement(image.image_id, len(image.points2D)))
-            image.points2D.append(pycolmap.Point2D(where))
-    for place, track, colour in zip(tracks.points, elements, seen.colours):
-        model.add_point3D(place, pycolmap.Track(track), colour)
+        image_ids[rows], numbers[rows] = image.image_id, len(image.points2D) + np.arange(len(rows))
+        image.points2D.extend(pycolmap.Image(keypoints=places).points2D)  # which loops in C++
+    order = np.argsort(tracks.point, kind="stable")
+    elements = [*map(pycolmap.TrackElement, image_ids[order].tolist(), numbers[order].tolist())]
+    bounds = np.searchsorted(tracks.point[order], np.arange(len(tracks.points) + 1)).tolist()
+    for place, (start, stop), colour in zip(tracks.points, itertools.pairwise(bounds), seen.colours):
+        model.add_point3D(place, pycolmap.Track(elements[start:stop]), colour)
 
 
 def _colours(tracks: Tracks, paths: Sequence[Path], threads: int) -> NDArray[np.uint8]:
@@ -196,32 +202,6 @@ def _colours(tracks: Tracks, paths: Sequence[Path], threads: int) -> NDArray[np.
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(look, np.unique(tracks.photo[first])))
     return colours
-
-
-def _adjust(
-    model: pycolmap.Reconstruction, hold_focal: bool, iterations: int, held: Set[int] | None = None
-) -> Generator[Progress, None, None]:
-    """Bundle adjustment in place. held: adjust neither cameras nor these points, only the others."""
-    options = pycolmap.BundleAdjustmentOptions()
-    options.print_summary = False
-    options.refine_focal_length = not hold_focal
-    options.ceres.loss_function_type = pycolmap.LossFunctionType.SOFT_L1
-    options.ceres.solver_options.max_num_iterations = iterations
-    options.ceres.solver_options.function_tolerance = 1e-4
-    # Not pycolmap.bundle_adjustment, which says on stderr that it begins, whatever the level of its log.
-    config = pycolmap.BundleAdjustmentConfig()
-    for image_id in model.reg_image_ids():
-        config.add_image(image_id)
-    if held is None:
-        config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
-    else:
-        options.refine_rig_from_world = options.refine_extra_params = options.refine_focal_length = False
-        for point_id in held:
-            config.add_constant_point(point_id)
-    adjuster = pycolmap.create_default_bundle_adjuster(options, config, model)
-    for _ in in_background(adjuster.solve, lambda: 0):
-        yield Progress(STAGE, "Adjusting points" if held is not None else "Adjusting cameras", 0, 0)
-    model.update_point_3d_errors()
 
 
 def _drop_outliers(model: pycolmap.Reconstruction, but: Set[int] = frozenset()) -> None:

@@ -22,7 +22,7 @@ from difix3d.warping import carry_with_depth
 
 Floats = NDArray[np.float32]
 
-SIDE_PX = 256
+SIDE_PX = 192
 NEIGHBOURS = 4
 _PLANES = 48
 _WINDOW, _SMOOTH_RADIUS = (5, 5), 4
