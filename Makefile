@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint bench clean
+.PHONY: run test lint bench lite clean
 
 run: $(VENV)/.installed  ## install, then open the app on the bundled example
 	$(BIN)/python app.py examples/courtyard/images
@@ -19,6 +19,12 @@ lint: $(VENV)/.installed
 
 bench: $(VENV)/.installed  ## print the figures quoted in benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/rasterizer.py
+
+WORK ?= lite-training
+lite: $(VENV)/.installed  ## train the fixer lite anew: make lite CAPTURES="FOLDER ..." WORK=FOLDER (its card says which)
+	$(BIN)/difix3d pairs --scenes $(CAPTURES) --out $(WORK)/pairs --strategies sparse dense halves underfit \
+	    --every 3 5 --stops 0.34 --max-pairs 72 --test-share 0
+	$(BIN)/python examples/train_lite.py $(WORK)/pairs --out $(WORK)
 
 $(VENV)/.installed: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -6,6 +6,7 @@
 Carries each pair's photos into its render once and tells where each of them is off (WORK/prepared), then trains and
 writes WORK/lite.safetensors, which difix3d/fixers/lite/lite.safetensors is a copy of. May be stopped at any time and
 called again: it goes on. With --from it begins where other weights ended. A GPU is taken where there is one.
+`make lite` calls both with what the weights that ship were made by.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class LiteWeights:
     blocks: float = 1.0
     trust: float = 0.02
     change: float = 5e-4
-    margin: float = 0.04
+    margin: float = 0.08
 
 
 def fix_terms(fixed: Tensor, trust: Tensor, render: Tensor, target: Tensor, weights: LiteWeights) -> dict[str, Tensor]:
