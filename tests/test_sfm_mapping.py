@@ -10,10 +10,10 @@ import pycolmap
 import pytest
 from generators import returned
 
-from difix3d.geometry import look_at, project
+from difix3d.geometry import look_at
+from difix3d.sfm import flat
 from difix3d.sfm.base import Photo, PhotoSet
 from difix3d.sfm.checks import seen_per_photo
-from difix3d.sfm.flat import is_flat_and_parallel, with_focals
 from difix3d.sfm.mapping import (
     MIN_SEEN,
     Model,
@@ -24,27 +24,31 @@ from difix3d.sfm.mapping import (
     focal_px,
 )
 from difix3d.sfm.snapshot import plain
-from difix3d.types import Camera
 
 K = np.array([[800.0, 0, 480], [0, 800, 320], [0, 0, 1]])
 
 
-LENSES = {"PINHOLE": [800, 800, 480, 320], "SIMPLE_RADIAL": [800, 480, 320, 0]}
+LENSES = {"PINHOLE": [800, 800, 480, 320], "SIMPLE_RADIAL": [800, 480, 320, -0.1]}
 
 
 def model_of(
-    poses: list[np.ndarray], points: np.ndarray, seen: dict[int, int] | None = None, lens: str = "PINHOLE"
+    poses: list[np.ndarray],
+    points: np.ndarray,
+    seen: dict[int, int] | None = None,
+    lens: str = "PINHOLE",
+    cameras: int = 1,
 ) -> Model:
-    """A model with one camera; photo `row` sees all points, or the first seen[row]."""
+    """Photo `row` sees all points, or the first seen[row], through one of the cameras, which take turns."""
     model = pycolmap.Reconstruction()
-    model.add_camera_with_trivial_rig(
-        pycolmap.Camera(camera_id=1, model=lens, width=960, height=640, params=LENSES[lens])
-    )
+    for camera_id in range(1, cameras + 1):
+        model.add_camera_with_trivial_rig(
+            pycolmap.Camera(camera_id=camera_id, model=lens, width=960, height=640, params=LENSES[lens])
+        )
     tracks: list[list[pycolmap.TrackElement]] = [[] for _ in points]
     for row, pose in enumerate(poses):
         count = (seen or {}).get(row, len(points))
-        pixels, _ = project(Camera(K, 960, 640, pose), points[:count])
-        image = pycolmap.Image(name=f"{row}.jpg", keypoints=pixels, camera_id=1, image_id=row + 1)
+        pixels = model.camera(1).img_from_cam(points[:count] @ pose[:3, :3].T + pose[:3, 3])
+        image = pycolmap.Image(name=f"{row}.jpg", keypoints=pixels, camera_id=row % cameras + 1, image_id=row + 1)
         rigid = pycolmap.Rigid3d(pycolmap.Rotation3d(pose[:3, :3]), pose[:3, 3])
         model.add_image_with_trivial_frame(image, rigid)
         for index in range(count):
@@ -74,21 +78,46 @@ def ball(count: int = 60) -> np.ndarray:
 
 
 def test_only_parallel_views_of_flat_ground_leave_focal_and_distance_open() -> None:
-    assert is_flat_and_parallel(model_of(nadir(), ground(3.0)))
-    assert not is_flat_and_parallel(model_of(nadir(), ground(30.0)))  # towers: depth tells them apart
-    assert not is_flat_and_parallel(model_of(nadir(tilt=60.0), ground(3.0)))  # oblique views: so do they
-    assert not is_flat_and_parallel(model_of(orbit(), ball()))
+    assert flat.is_flat_and_parallel(model_of(nadir(), ground(3.0)))
+    assert not flat.is_flat_and_parallel(model_of(nadir(), ground(30.0)))  # towers: depth tells them apart
+    assert not flat.is_flat_and_parallel(model_of(nadir(tilt=60.0), ground(3.0)))  # oblique views: so do they
+    assert not flat.is_flat_and_parallel(model_of(orbit(), ball()))
 
 
-def test_flat_ground_is_as_well_seen_with_another_focal_length_from_another_height() -> None:
+def drawn_only(monkeypatch: pytest.MonkeyPatch, model: Model, focals_px: dict[int, float]) -> Model:
+    """What `with_focals` gives before anything is adjusted."""
+    with monkeypatch.context() as patch:
+        patch.setattr(flat, "adjust", lambda *_: iter(()))
+        told = returned(flat.with_focals(model, focals_px))
+    told.reconstruction.update_point_3d_errors()
+    return told
+
+
+def test_parallel_views_are_as_good_with_another_focal_length_from_another_height(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model = model_of(nadir(), ground(3.0), lens="SIMPLE_RADIAL")
-    told = returned(with_focals(model, {1: 1000.0}))
-    assert told.held_focal and focal_px(told) == pytest.approx(1000) and told.registered == 9
-    assert told.error_px < 0.02  # what 3 in 50 of height leave
+    told = drawn_only(monkeypatch, model, {1: 1000.0})
+    assert told.held_focal and told.registered == 9 and told.error_px < 1e-6
     heights = [image.projection_center()[2] for image in told.reconstruction.images.values()]
     low = min(point.xyz[2] for point in told.reconstruction.points3D.values())
-    assert np.ptp(heights) < 0.1 and np.mean(heights) - low == pytest.approx(1.25 * 50, rel=0.02)
+    assert np.ptp(heights) < 1e-6 and np.mean(heights) - low == pytest.approx(1.25 * 50, rel=0.01)
+    assert told.reconstruction.camera(1).params == pytest.approx([1000, 480, 320, -0.1 * 1.25**2])
     assert focal_px(model) == pytest.approx(800) and model.error_px < 1e-6  # which stays as it is
+
+
+def test_what_drawing_out_leaves_of_tilted_views_is_adjusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of(nadir(tilt=6.0), ground(3.0), lens="SIMPLE_RADIAL")
+    drawn, told = drawn_only(monkeypatch, model, {1: 1000.0}), returned(flat.with_focals(model, {1: 1000.0}))
+    assert focal_px(told) == pytest.approx(1000)
+    assert told.error_px < 0.2 * drawn.error_px and drawn.error_px > 1
+
+
+def test_a_camera_that_exif_does_not_tell_of_changes_as_the_others_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of(nadir(), ground(3.0), lens="SIMPLE_RADIAL", cameras=2)
+    told = drawn_only(monkeypatch, model, {2: 1000.0})
+    assert [told.reconstruction.camera(camera_id).focal_length for camera_id in (1, 2)] == pytest.approx([1000, 1000])
+    assert told.error_px < 1e-6
 
 
 @pytest.mark.parametrize("starving", [{}, {3: MIN_SEEN - 1}, {0: 0, 5: 3}])
@@ -132,7 +161,7 @@ def test_drift_is_the_largest_ratio_to_a_prior_either_way() -> None:
         photos = tuple(Photo(f"{row}.jpg", 960, 640, focal_px=prior) for row, prior in enumerate(priors))
         return focal_drift(model, PhotoSet(Path(), photos))
 
-    assert drift(None, None, None) is None
+    assert drift(None, None, None) is None and drift(None, None, None, 800) is None  # the fourth is not in the model
     assert drift(800, None, 800) == pytest.approx(1)
     assert drift(400, 800, None) == pytest.approx(2) and drift(1600, 800, None) == pytest.approx(2)
 

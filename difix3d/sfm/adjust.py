@@ -17,11 +17,10 @@ def adjust(
     hold_focal: bool,
     iterations: int,
     tolerance: float = 1e-4,
-    held: Set[int] | None = None,
+    held_points: Set[int] | None = None,
 ) -> Generator[Progress, None, None]:
-    """Adjust cameras and points in place, until the cost falls by less than a share of `tolerance`.
-
-    held: adjust neither cameras nor these points, only the others.
+    """Adjust cameras and points in place: `iterations` steps at most, until one lowers the cost by less than a share of
+    `tolerance`. held_points: adjust neither cameras nor these points, only the others.
     """
     options = pycolmap.BundleAdjustmentOptions()
     options.print_summary = False
@@ -33,13 +32,18 @@ def adjust(
     config = pycolmap.BundleAdjustmentConfig()
     for image_id in model.reg_image_ids():
         config.add_image(image_id)
-    if held is None:
+    if held_points is None:
         config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
     else:
         options.refine_rig_from_world = options.refine_extra_params = options.refine_focal_length = False
-        for point_id in held:
+        for point_id in held_points:
             config.add_constant_point(point_id)
     adjuster = pycolmap.create_default_bundle_adjuster(options, config, model)
-    for _ in in_background(adjuster.solve, lambda: 0):
-        yield Progress(STAGE, "Adjusting points" if held is not None else "Adjusting cameras", 0, 0)
-    model.update_point_3d_errors()
+
+    def solve() -> None:
+        adjuster.solve()
+        # Also keeps the model: the adjuster does not, and the thread outlives a generator that is closed.
+        model.update_point_3d_errors()
+
+    for _ in in_background(solve, lambda: 0):
+        yield Progress(STAGE, "Adjusting cameras" if held_points is None else "Adjusting points", 0, 0)

@@ -18,7 +18,8 @@ _PAIRS = 3
 
 def angle_apart_deg(database: Path, enough_deg: float) -> float:
     """The angle under which some pairs of photos see what they share, each by the median of its matches: three pairs
-    see it under so much or more. Looks no further where that is `enough_deg`; 0 where there are no three pairs.
+    see it under so much or more. Where that is `enough_deg` or more, looks no further: it may be more still. 0 where
+    there are no three pairs, or nothing but turning.
 
     Without pairs far enough apart COLMAP tries every one with RANSAC before it relents: 17 s of processor time for 3 s
     of hand-held video, whose pairs reach 7 degrees. Captures that were walked around reach 28 to 64.

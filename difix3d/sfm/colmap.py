@@ -138,17 +138,19 @@ class _Run:
         best: Model | None = None
         mapper = self.settings.mapper
         with self.spent("map"):
+            if mapper == "global":
+                return (yield from self._trusted("global"))
             apart_deg = angle_apart_deg(self.database, mapping.WIDE_DEG)
-            at_once = mapper == "global" or (mapper == "auto" and 0 < apart_deg < mapping.NARROW_DEG)
-            if at_once:
-                best = yield from self._trusted("global")
-            if mapper != "global" and not self.good(best):
-                best = mapping.better(best, (yield from self._grown(apart_deg)))
-            if mapper == "auto" and not at_once:
-                if not self.good(best):
-                    best = mapping.better(best, (yield from self._trusted("global")))
-                elif best is not None and self._strayed(best):
-                    best = mapping.closer(best, (yield from self._map("global", False)))
+            ways = [lambda: self._grown(apart_deg), lambda: self._trusted("global")]
+            if mapper == "incremental":
+                del ways[1]
+            elif 0 < apart_deg < mapping.NARROW_DEG:
+                ways.reverse()
+            for way in ways:
+                if best is None or not self.good(best):
+                    best = mapping.better(best, (yield from way()))
+                elif self._strayed(best):
+                    best = mapping.closer(best, (yield from way()))
         return best
 
     def _grown(self, apart_deg: float) -> Events:
@@ -171,12 +173,13 @@ class _Run:
 
     def _trusted(self, mapper: str, first_angle_deg: float = mapping.WIDE_DEG) -> Events:
         """The model with the focal length refined; with EXIF's where the refined one is doubtful, unless EXIF is
-        plainly wrong: fewer photos registered, or half as much error again."""
+        plainly wrong: fewer photos registered, or half as much error again. Of flat ground the model itself is drawn
+        out to EXIF's first, and mapped anew only where that fits badly."""
         free = yield from self._map(mapper, False, first_angle_deg)
         if free is None or (drift := mapping.focal_drift(free, self.photos)) is None:
             return free
         if is_flat_and_parallel(free):
-            held = yield from with_focals(free, features.focals_px(self.database))
+            held = yield from with_focals(free, features.exif_focals_px(self.database))
             if held.error_px < 1.5 * free.error_px:
                 return held
         elif drift <= DRIFT:

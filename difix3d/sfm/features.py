@@ -102,10 +102,11 @@ def features_per_photo(path: Path) -> NDArray[np.int64]:
     return np.array(counts, dtype=np.int64)
 
 
-def focals_px(path: Path) -> dict[int, float]:
-    """Camera id -> its focal length before any is found: EXIF's, else COLMAP's guess of 1.2 times the longer side."""
+def exif_focals_px(path: Path) -> dict[int, float]:
+    """Camera id -> its focal length by EXIF; cameras without one are not in it."""
     with open_database(path) as database:
-        return {camera.camera_id: camera.mean_focal_length() for camera in database.read_all_cameras()}
+        cameras = database.read_all_cameras()
+    return {camera.camera_id: camera.focal_length for camera in cameras if camera.has_prior_focal_length}
 
 
 def verified_pairs(path: Path) -> dict[tuple[str, str], int]:

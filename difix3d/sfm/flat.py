@@ -38,13 +38,17 @@ def is_flat_and_parallel(model: Model) -> bool:
 
 
 def with_focals(model: Model, focals_px: Mapping[int, float]) -> Generator[Progress, None, Model]:
-    """A flat and parallel model as it is with other focal lengths, camera id -> pixels, which are held.
+    """A flat and parallel model as it is with other focal lengths, camera id -> pixels, which are held. Cameras that
+    are not in focals_px, which needs one of the model's, change as much as the others do.
 
     f x / z is the same for s times f and s times z: the world is drawn out along the way that all look, and what that
-    leaves is adjusted. That spares mapping everything a second time.
+    leaves is adjusted. That spares mapping everything a second time. Lenses are SIMPLE_RADIAL, as
+    features.create_database makes them.
     """
     drawn = pycolmap.Reconstruction(model.reconstruction)
-    ratios = {camera_id: focals_px[camera_id] / camera.focal_length for camera_id, camera in drawn.cameras.items()}
+    told = {key: focals_px[key] / camera.focal_length for key, camera in drawn.cameras.items() if key in focals_px}
+    others = float(np.median(list(told.values())))
+    ratios = {camera_id: told.get(camera_id, others) for camera_id in drawn.cameras}
     images = [drawn.image(image_id) for image_id in drawn.reg_image_ids()]
     axis = np.mean([image.viewing_direction() for image in images], axis=0)
     axis /= np.linalg.norm(axis)
@@ -62,5 +66,5 @@ def with_focals(model: Model, focals_px: Mapping[int, float]) -> Generator[Progr
         focal, x, y, bent = camera.params
         ratio = ratios[camera_id]
         camera.params = [focal * ratio, x, y, bent * ratio**2]
-    yield from adjust(drawn, True, 20)
+    yield from adjust(drawn, True, 20)  # as many as COLMAP is given (mapping.py)
     return replace(model, reconstruction=drawn, held_focal=True)

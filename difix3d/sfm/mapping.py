@@ -20,7 +20,7 @@ MIN_SEEN = 12
 mapper placed on 1 and 3 points lay far from where they were taken."""
 _SNAPSHOTS = 8
 WIDE_DEG, NARROW_DEG = 16.0, 4.0
-"""COLMAP's own angle for the first pair; and what a few seconds of hand-held video hold."""
+"""COLMAP's own angle for the first pair; and what a few seconds of hand-held video hold. Nothing grows from less."""
 
 
 @dataclass(frozen=True)
@@ -167,10 +167,10 @@ def focal_px(model: Model) -> float:
 
 
 def focal_drift(model: Model, photos: PhotoSet) -> float | None:
-    """Largest ratio (>= 1) between a camera's focal length and its EXIF prior; None where no photo has a prior."""
+    """Largest ratio (>= 1) between a camera's focal length and its EXIF prior; None where no photo of it has one."""
     priors = {photo.name: photo.focal_px for photo in photos.photos if photo.focal_px}
     ratios = [focal / priors[name] for name, focal in _focals(model).items() if name in priors]
-    return max([1.0, *(max(ratio, 1 / ratio) for ratio in ratios)]) if priors else None
+    return max(max(ratio, 1 / ratio) for ratio in ratios) if ratios else None
 
 
 def _focals(model: Model) -> dict[str, float]:

@@ -93,7 +93,7 @@ def fill(
     filled = pycolmap.Reconstruction(straight)
     own = set(filled.points3D)
     _add(filled, straight, seen)
-    yield from adjust(filled, True, 12, held=own)
+    yield from adjust(filled, True, 12, held_points=own)
     _drop_outliers(filled, own)
     return filled
 

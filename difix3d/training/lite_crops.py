@@ -67,13 +67,14 @@ def write_pair(
 class Crops:
     """Random crops of prepared pairs. The same seed and step give the same batch.
 
-    CaptureError where `files` is empty, ShapeError for a pair of another layout; pairs smaller than `size_px` are
-    mirrored at their borders.
+    names: of the files. CaptureError where `files` is empty, ShapeError for a pair of another layout; pairs smaller
+    than `size_px` are mirrored at their borders.
     """
 
     def __init__(self, files: Sequence[Path], size_px: int, batch: int, seed: int = 0):
         if not files:
             raise CaptureError("No prepared pair to train on: expected at least one .npy file.")
+        self.names = [path.name for path in sorted(files)]
         self._pairs = [np.load(path, mmap_mode="r") for path in sorted(files)]
         for path, pair in zip(sorted(files), self._pairs):
             if (pair.shape[-1] - _OWN) % _EACH:

@@ -130,6 +130,7 @@ class LiteTrainer:
         """Everything that going on needs."""
         state = {
             "settings": asdict(self.settings),
+            "pairs": self._crops.names,
             "step": self.step,
             "network": self.network.state_dict(),
             "mean": self._mean,
@@ -139,12 +140,17 @@ class LiteTrainer:
             torch.save(state, temporary)
 
     def load(self, path: Path) -> None:
-        """Go on from `save`. CheckpointError where it was made with other settings."""
+        """Go on from `save`. CheckpointError where it was made with other settings, or from other pairs."""
         state = torch.load(path, map_location=self._device, weights_only=True)
         if state["settings"] != asdict(self.settings):
             raise CheckpointError(
                 f"{path} was made with {state['settings']}, not with {asdict(self.settings)}. Go on with the same "
                 "settings, or train into another folder."
+            )
+        if state["pairs"] != self._crops.names:
+            raise CheckpointError(
+                f"{path} learned from {len(state['pairs'])} pairs, and these are {len(self._crops)} others. Train into "
+                "another folder."
             )
         self.step = state["step"]
         self.network.load_state_dict(state["network"])

@@ -65,6 +65,10 @@ def test_another_run_is_not_gone_on_with(shared: Path, crops: Crops, tmp_path: P
     other = LiteTrainer(LiteSettings(steps=5, batch=1, size_px=32), crops, device="cpu")
     with pytest.raises(CheckpointError, match="settings"):
         other.load(tmp_path / "state.pt")
+    (tmp_path / "pair.npy").rename(tmp_path / "another.npy")
+    others = Crops([tmp_path / "another.npy"], SETTINGS.size_px, SETTINGS.batch)
+    with pytest.raises(CheckpointError, match="from 1 pairs, and these are 1 others"):
+        LiteTrainer(SETTINGS, others, device="cpu").load(tmp_path / "state.pt")
 
 
 def test_it_begins_where_other_weights_ended(shared: Path, crops: Crops, tmp_path: Path) -> None:
