@@ -23,7 +23,7 @@ from difix3d.warping import carry_with_depth
 Floats = NDArray[np.float32]
 
 SIDE_PX = 192
-"""At 256 cameras took 6 % longer, for as many points and fits no better (benchmarks/RESULTS.md)."""
+"""More takes longer, and brought neither points nor better fits."""
 NEIGHBOURS = 4
 _PLANES = 48
 _WINDOW, _SMOOTH_RADIUS = (5, 5), 4

@@ -28,7 +28,7 @@ from difix3d.training.dataset import PairsDataset
 from difix3d.training.fingerprint import hash_of_pairs, hash_of_weights
 from difix3d.training.framing import Framing
 from difix3d.training.loop import LoopSettings, StepResult, Trainer
-from difix3d.training.pairs import find_json, has_true_target, hold_apart, read_pairs
+from difix3d.training.pairs import find_json, hold_apart, read_pairs
 from difix3d.training.preference import PreferenceWeights
 from difix3d.training.processes import everywhere, on_main
 from difix3d.training.step import LossWeights
@@ -77,23 +77,12 @@ class Finetuning(FinetuningRun):
             lambda: read_pairs(self.source, self.framing, comparisons=compares)
         )
         self.pairs, self.held_apart = hold_apart(self.pairs)
-        self.own = self._leave_out_own()
+        parent = Path(self.config.start).resolve().name if Path(self.config.start).is_dir() else self.config.start
+        self.own = self.leave_out_own(
+            lambda made: made.get("checkpoint") == parent and made.get("timestep") in (None, TIMESTEP)
+        )
         self.comparisons = sum(pair.worse_image is not None for pair in self.pairs["train"])
         self.dataset = PairsDataset(self.pairs["train"], self.framing, seed=self.config.seed)
-
-    def _leave_out_own(self) -> int:
-        """How many approved fixes the parent made itself, as it would make them again: their gradient is zero, and they
-        are left out."""
-        parent = Path(self.config.start).resolve().name if Path(self.config.start).is_dir() else self.config.start
-
-        def is_own(pair: TrainingPair) -> bool:
-            made = pair.provenance.get("settings") or {}
-            is_approved = pair.worse_image is None and not has_true_target(pair)
-            return is_approved and made.get("checkpoint") == parent and made.get("timestep") in (None, TIMESTEP)
-
-        rows = self.pairs["train"]
-        self.pairs["train"] = [pair for pair in rows if not is_own(pair)]
-        return len(rows) - len(self.pairs["train"])
 
     def fetch(self) -> Iterator[Event]:
         """Bring a parent that is on the Hub to this machine. One process of it downloads, the others wait for that."""

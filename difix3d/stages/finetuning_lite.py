@@ -114,7 +114,7 @@ class LiteFinetuning(FinetuningRun):
         assert parent.network is not None
         self.licence = parent.licence
         self.lpips = LPIPS.load("vgg") if config.lpips_weight and find_weights("vgg") else None
-        self.own = self._leave_out_own(parent)
+        self.own = self.leave_out_own(lambda made: made.get("weights") == parent.settings["weights"])
         targets = [pair for pair in self.pairs["train"] if pair.worse_image is None]
         compared = [pair for pair in self.pairs["train"] if pair.worse_image is not None]
         self.comparisons, self.approved = len(compared), sum(not has_true_target(pair) for pair in targets)
@@ -133,19 +133,6 @@ class LiteFinetuning(FinetuningRun):
             from torch.utils.tensorboard import SummaryWriter
 
             self._writer = SummaryWriter(str(self.folder / state.RUNS), purge_step=self.step + 1)
-
-    def _leave_out_own(self, parent: lite.LiteFixer) -> int:
-        """How many approved fixes the parent's weights made: their gradient is next to zero, and they are left out. Not
-        told by comparing pictures: an export's depth is rounded, so what it makes of that is not quite the same."""
-
-        def is_own(pair: TrainingPair) -> bool:
-            made = pair.provenance.get("settings") or {}
-            is_approved = pair.worse_image is None and not has_true_target(pair)
-            return is_approved and made.get("weights") == parent.settings["weights"]
-
-        rows = self.pairs["train"]
-        self.pairs["train"] = [pair for pair in rows if not is_own(pair)]
-        return len(rows) - len(self.pairs["train"])
 
     def warnings(self) -> Iterator[Warned]:
         if self.without_inputs:

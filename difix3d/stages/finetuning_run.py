@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,6 +13,7 @@ from difix3d.errors import ConfigError
 from difix3d.events import Progress, Warned
 from difix3d.training import gate, state
 from difix3d.training.loop import StepResult
+from difix3d.training.pairs import has_true_target
 from difix3d.types import TrainingPair
 
 if TYPE_CHECKING:
@@ -74,6 +75,19 @@ class FinetuningRun(ABC):
     def is_saving_due(self) -> bool:
         every = self.config.save_every
         return every > 0 and self.step % every == 0 and self.step < self.config.steps
+
+    def leave_out_own(self, parent_made: Callable[[dict[str, Any]], bool]) -> int:
+        """How many approved fixes the parent made itself, as what they were made with tells: their gradient is next to
+        zero, and they are left out. Not told by comparing pictures: an export rounds depth, so what a fixer makes of
+        that is not quite the same."""
+
+        def is_own(pair: TrainingPair) -> bool:
+            is_approved = pair.worse_image is None and not has_true_target(pair)
+            return is_approved and parent_made(pair.provenance.get("settings") or {})
+
+        rows = self.pairs["train"]
+        self.pairs["train"] = [pair for pair in rows if not is_own(pair)]
+        return len(rows) - len(self.pairs["train"])
 
     def _warnings_of_pairs(self) -> Iterator[Warned]:
         if self.own:
