@@ -117,6 +117,7 @@ def _run_tile(network: LiteNetwork, own: Bytes, photos: Bytes) -> tuple[NDArray[
     import torch
 
     from difix3d.fixers.difix.precision import fast_dtype
+    from difix3d.fixers.lite.guards import guarded
     from difix3d.fixers.lite.network import MULTIPLE
 
     height, width = own.shape[:2]
@@ -125,7 +126,7 @@ def _run_tile(network: LiteNetwork, own: Bytes, photos: Bytes) -> tuple[NDArray[
     photos = np.pad(photos, [(0, 0), *missing, (0, 0)], mode="symmetric")
     bfloat16 = fast_dtype(torch.device("cpu")) == torch.bfloat16
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-        fixed, trust = network(_tensor(own)[None], _tensor(photos)[None], torch.ones(1, len(photos)))
+        fixed, trust = guarded(network, _tensor(own)[None], _tensor(photos)[None], torch.ones(1, len(photos)))
     picture = fixed[0].permute(1, 2, 0).numpy()[:height, :width]
     return (np.clip(picture, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8), trust[0, 0].numpy()[:height, :width]
 

@@ -1,0 +1,63 @@
+"""What keeps a fix from doing harm that the network was not taught to see.
+
+Both guards only ever show more of the render. The network learns without them, so that they can be judged and changed
+without training it again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from difix3d.fixers.lite.network import LiteNetwork, Weighed, gaussian
+
+_SHOWN = 0.87
+"""So much of what the network would change is changed. Where a fit is good its render is soft and in its place, photos
+are sharp and some pixels off: a mix is nearer to the truth than either, and as sharp to the eye. On captures that it
+was not trained on the network is too sure of itself to say so."""
+
+_COARSE = 4
+"""Borders are looked for at a quarter of the size."""
+_FADE_PX, _BLUR_PX = 2, 1.5  # of coarse size: photos fade out over some 16 pixels
+_ALIKE, _UNLIKE = 0.05, 0.12
+"""Photo less render, over some pixels: up to the one a border cannot be seen, from the other on it is a line."""
+
+
+def guarded(network: LiteNetwork, frame: Tensor, photos: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    """(fixed, trust) as LiteNetwork gives them, of the same arguments, with both guards."""
+    weighed = network.weigh(frame, photos, present)
+    if photos.shape[1]:
+        weighed = _faded(weighed, frame, photos)
+    fixed, trust = network.mix(weighed, frame, photos)
+    return torch.lerp(frame[:, :3], fixed, _SHOWN), trust
+
+
+def _faded(weighed: Weighed, frame: Tensor, photos: Tensor) -> Weighed:
+    """Photos of other colours than the render's fade out towards where they end. A sky has no depth that is right, so
+    a photo's own ends in it anywhere; shown up to there, the end is a line across the sky."""
+    shares = torch.softmax(weighed.prior + weighed.change, dim=1)
+    others = torch.cat([shares[:, 1:-1] * inwards(frame, photos), shares[:, -1:]], dim=1)
+    shares = torch.cat([1 - others.sum(1, keepdim=True), others], dim=1)
+    return replace(weighed, change=torch.log(shares.clamp(min=1e-9)) - weighed.prior)
+
+
+def inwards(frame: Tensor, photos: Tensor) -> Tensor:
+    """[B, N, H / 2, W / 2] in [0, 1] of frame [B, 5, H, W] and photos [B, N, 10, H, W]: 0 where a photo ends among
+    other colours, 1 away from there. The picture's border is no end."""
+    count = photos.shape[1]
+    reached = (photos[:, :, 3] > 0).to(frame.dtype)
+    inner = _least_within(-F.max_pool2d(-reached, _COARSE), _FADE_PX)
+    coarse = F.avg_pool2d(photos[:, :, :3].flatten(1, 2), _COARSE).unflatten(1, (count, 3))
+    difference = (coarse - F.avg_pool2d(frame[:, :3], _COARSE)[:, None]).flatten(1, 2)
+    far_in, difference = gaussian(torch.cat([inner, difference], dim=1), _BLUR_PX).split([count, 3 * count], dim=1)
+    unlike = difference.unflatten(1, (count, 3)).abs().mean(2)
+    unlike = ((unlike - _ALIKE) / (_UNLIKE - _ALIKE)).clamp(0.0, 1.0)
+    faded = 1 - (1 - far_in) * -_least_within(-unlike, _FADE_PX)
+    return F.interpolate(faded, scale_factor=_COARSE / 2, mode="bilinear", align_corners=False)
+
+
+def _least_within(x: Tensor, radius_px: int) -> Tensor:
+    return -F.max_pool2d(-x, 2 * radius_px + 1, stride=1, padding=radius_px)
