@@ -15,6 +15,7 @@ patches, over the render) and learns what to change:
 
 Every pixel is a mix of what the render and the photos show there: nothing is added to it. What was added once had been
 learned from ten captures, and near the photos of others fixes are better without it (benchmarks/RESULTS.md).
+What the fixer shows has been through guards.py besides, which the network does not know.
 
 supported is 0 where no photo is believed to show anything, and the render stays there. trust is trained to be the
 chance that the fix is nearer to the truth. An even mix of both would show both, blurred: its cube root keeps what is
