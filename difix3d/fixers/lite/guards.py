@@ -69,10 +69,11 @@ def inwards(frame: Tensor, photos: Tensor) -> Tensor:
     """[B, N, H / 2, W / 2] in [0, 1] of frame [B, 5, H, W] and photos [B, N, 10, H, W]: 0 where a photo ends among
     other colours, 1 away from there. The picture's border is no end."""
     count = photos.shape[1]
-    reached = (photos[:, :, 3] > 0).to(frame.dtype)
-    inner = _least_within(-F.max_pool2d(-reached, _COARSE))
-    coarse = F.avg_pool2d(photos[:, :, :3].flatten(1, 2), _COARSE).unflatten(1, (count, 3))
-    difference = (coarse - F.avg_pool2d(frame[:, :3], _COARSE)[:, None]).flatten(1, 2)
+    # Every other pixel tells where a photo ends, every fourth what colours there are: reading all would take longer
+    # than all that is done with them.
+    reached = (photos[:, :, 3, ::2, ::2] > 0).to(frame.dtype)
+    inner = _least_within(-F.max_pool2d(-reached, _COARSE // 2))
+    difference = (photos[:, :, :3, ::_COARSE, ::_COARSE] - frame[:, None, :3, ::_COARSE, ::_COARSE]).flatten(1, 2)
     far_in, difference = _mean_within(torch.cat([inner, difference], dim=1)).split([count, 3 * count], dim=1)
     unlike = difference.unflatten(1, (count, 3)).abs().mean(2)
     unlike = ((unlike - _ALIKE) / (_UNLIKE - _ALIKE)).clamp(0.0, 1.0)
