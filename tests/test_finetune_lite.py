@@ -125,7 +125,7 @@ def test_stopped_and_gone_on_it_ends_with_the_same_weights(data: Path, tmp_path:
 
 
 def test_a_worse_checkpoint_is_kept_and_not_offered(data: Path, tmp_path: Path) -> None:
-    settings = config(data, tmp_path, steps=3, learning_rate=0.01, max_psnr_drop=0.1, max_lpips_rise=0.005)
+    settings = config(data, tmp_path, steps=3, learning_rate=0.03, max_psnr_drop=0.1, max_lpips_rise=0.005)
     events = list(finetune(settings))
     (told,) = [event.message for event in events if isinstance(event, Warned) and "not offered" in event.message]
     gate = events[-1].figures["gate"]
