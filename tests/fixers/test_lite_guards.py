@@ -38,8 +38,8 @@ def steepest(picture: Tensor) -> float:
 def test_where_a_photo_of_another_colour_ends_there_is_no_line() -> None:
     """An untrained network shows all of a believed photo, up to where it ends."""
     torch.manual_seed(0)
-    planes = grey_and_photo(0.5, 0.8)
-    plain, soft = LiteNetwork()(*planes)[0], guarded(LiteNetwork(), *planes)[0]
+    planes, network = grey_and_photo(0.5, 0.8), LiteNetwork()
+    plain, soft = network(*planes)[0], guarded(network, *planes)[0]
     assert steepest(plain) > 0.08
     assert steepest(soft) < 0.25 * steepest(plain)
     assert soft[..., : END // 2].mean() > 0.7, "it is shown away from its end"

@@ -42,9 +42,8 @@ def guarded(network: LiteNetwork, frame: Tensor, photos: Tensor, present: Tensor
 
 def how_much(render: Tensor, fixed: Tensor) -> Tensor:
     """[B, 1, H, W]: the share of a change that is shown, from two pictures [B, 3, H, W]."""
-    of_render, of_fixed = _mean_within(_mean_within(torch.cat([_detail(render), _detail(fixed)], dim=1))).split(
-        1, dim=1
-    )
+    details = torch.cat([_detail(render), _detail(fixed)], dim=1)
+    of_render, of_fixed = _mean_within(_mean_within(details)).split(1, dim=1)
     ratio = torch.sqrt((of_render + _FAINT) / (of_fixed + _FAINT))
     sharp = ((ratio - _SOFT) / (_SHARP - _SOFT)).clamp(0.0, 1.0)
     return F.interpolate(_LEAST + (_SHOWN - _LEAST) * sharp, scale_factor=_COARSE, mode="bilinear", align_corners=False)
