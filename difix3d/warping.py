@@ -92,11 +92,12 @@ def carry_with_depth(
 ) -> tuple[Floats, Floats, NDArray[np.bool_]]:
     """`carry`, and between its two how deep the point lies in the reference [H, W]."""
     d_t = np.asarray(target_depth, dtype=np.float32)
-    p_r, z_r = _transfer(reference, target, *_pixel_grid(target), d_t)
-    x, y = p_r[..., 0], p_r[..., 1]
+    x, y, z_r = _transfer(reference, target, *_pixel_grid(target), d_t)
     inside = (d_t > 0) & (z_r > 0) & (x >= 0) & (x <= reference.width) & (y >= 0) & (y <= reference.height)
-    p_r[~inside] = np.float32(-1.0)
-    return p_r, z_r, inside
+    outside = ~inside
+    for plane in (x, y):
+        np.copyto(plane, np.float32(-1.0), where=outside)
+    return merged(x, y), z_r, inside
 
 
 def look_up(
@@ -139,10 +140,10 @@ def look_up(
         reference_depth = np.asarray(reference_depth, dtype=np.float32)
         d_r = _sample_depth(reference_depth, p_r)
         confidence *= bilinear(_away_from_edges(reference_depth), p_r)  # a photo mixes colours there too
-        q_t, z_t = _transfer(target, reference, p_r[..., 0], p_r[..., 1], d_r)
+        x_q, y_q, z_t = _transfer(target, reference, p_r[..., 0], p_r[..., 1], d_r)
         x_t, y_t = _pixel_grid(target)
         # Capped far beyond what is valid, so that squares stay finite.
-        error_px = np.minimum(np.float32(pixel) * np.hypot(q_t[..., 0] - x_t, q_t[..., 1] - y_t), np.float32(1e6))
+        error_px = np.minimum(np.float32(pixel) * np.hypot(x_q - x_t, y_q - y_t), np.float32(1e6))
         difference = np.minimum(np.abs(d_r - z_r) / np.maximum(z_r, np.float32(1e-12)), np.float32(1e6))
         valid &= (d_r > 0) & (z_t > 0) & (error_px <= MAX_ERROR_PX) & (difference <= MAX_DEPTH_DIFFERENCE)
         confidence *= np.exp(
@@ -153,8 +154,14 @@ def look_up(
 
 
 def sample(rgb: NDArray[np.uint8], lookup: Lookup) -> Floats:
-    """[H, W, 3] float32 in [0, 1]: the photo at lookup.p_r, bicubic. A photo with more pixels than the target asks
-    for is averaged down first, so that fine detail does not turn into noise."""
+    """`sample_bytes`, in [0, 1]."""
+    return np.divide(sample_bytes(rgb, lookup), np.float32(255.0), dtype=np.float32)
+
+
+def sample_bytes(rgb: NDArray[np.uint8], lookup: Lookup) -> NDArray[np.uint8]:
+    """[H, W, 3]: the photo at lookup.p_r, bicubic. A photo with more pixels than the target asks for is averaged down
+    first, so that fine detail does not turn into noise. 8 bits: as exact as the photo, and four times as fast as
+    floats."""
     p_r = lookup.p_r
     some = (slice(None, None, 4),) * 2 if min(lookup.valid.shape) > 64 else ...  # enough for a middle
     seen = lookup.density[some][lookup.valid[some]]
@@ -164,24 +171,39 @@ def sample(rgb: NDArray[np.uint8], lookup: Lookup) -> Floats:
         small_w, small_h = max(1, round(width / density)), max(1, round(height / density))
         rgb = np.asarray(cv2.resize(rgb, (small_w, small_h), interpolation=cv2.INTER_AREA), dtype=np.uint8)
         p_r = p_r * np.array([small_w / width, small_h / height], np.float32)
-    # 8 bits: as exact as the photo, and four times as fast as floats.
-    return _interpolated(rgb, p_r, cv2.INTER_CUBIC) / np.float32(255.0)
+    return _interpolated(rgb, p_r, cv2.INTER_CUBIC)
 
 
 def bilinear(picture: NDArray, pixels: Floats) -> Floats:
     """`picture` [h, w] or [h, w, C] at `pixels` [H, W, 2], float32; beyond its border, the border."""
-    return _interpolated(picture, pixels, cv2.INTER_LINEAR)
+    return np.asarray(_interpolated(picture, pixels, cv2.INTER_LINEAR), dtype=np.float32)
+
+
+def displaced(picture: Floats, flow: Floats) -> Floats:
+    """[H, W] or [H, W, C]: what `picture` of that size has at each pixel + flow [H, W, 2], as `bilinear` tells it."""
+    height, width = flow.shape[:2]
+    x, y = cv2.split(flow)
+    at = merged(x + np.arange(width, dtype=np.float32), y + np.arange(height, dtype=np.float32)[:, None])
+    return np.asarray(_remapped(picture, at, cv2.INTER_LINEAR), dtype=np.float32)
 
 
 def nearest_pixels(picture: NDArray, pixels: Floats) -> Floats:
     """As `bilinear`, but never a mean: of depth that would float between two surfaces."""
-    return _interpolated(picture, pixels, cv2.INTER_NEAREST)
+    return np.asarray(_interpolated(picture, pixels, cv2.INTER_NEAREST), dtype=np.float32)
 
 
-def _interpolated(picture: NDArray, pixels: Floats, interpolation: int) -> Floats:
-    at: Any = pixels - np.float32(0.5)  # OpenCV counts from the first pixel's centre
+def merged(*planes: NDArray) -> NDArray:
+    """[H, W, C] of planes [H, W] and pictures [H, W, c] of one type; np.stack takes four times as long."""
+    return np.asarray(cv2.merge(planes))
+
+
+def _interpolated(picture: NDArray, pixels: Floats, interpolation: int) -> NDArray:
+    return _remapped(picture, pixels - np.float32(0.5), interpolation)  # OpenCV counts from the first pixel's centre
+
+
+def _remapped(picture: NDArray, at: Any, interpolation: int) -> NDArray:
     nothing: Any = None
-    return np.asarray(cv2.remap(picture, at, nothing, interpolation, borderMode=cv2.BORDER_REPLICATE), dtype=np.float32)
+    return np.asarray(cv2.remap(picture, at, nothing, interpolation, borderMode=cv2.BORDER_REPLICATE))
 
 
 def _pixel_grid(camera: Camera) -> tuple[Floats, Floats]:
@@ -196,14 +218,19 @@ def _linear(row: NDArray, x: Floats, y: Floats) -> Floats:
     return (a * x + c) + b * y
 
 
-def _transfer(camera: Camera, other: Camera, x: Floats, y: Floats, depth: Floats) -> tuple[Floats, Floats]:
-    """(pixels [H, W, 2], depth [H, W]) in `camera` of the points at `depth` [H, W] behind the other's pixels (x, y)."""
+def _transfer(camera: Camera, other: Camera, x: Floats, y: Floats, depth: Floats) -> tuple[Floats, Floats, Floats]:
+    """(x, y, depth), each [H, W], in `camera` of the points at `depth` [H, W] behind the other's pixels (x, y)."""
     camera_from_other = camera.cam_from_world @ other.world_from_cam
     matrix = camera.K @ camera_from_other[:3, :3] @ np.linalg.inv(other.K)
     offset = (camera.K @ camera_from_other[:3, 3]).astype(np.float32)
-    u, v, z = (_linear(matrix[row], x, y) * depth + offset[row] for row in range(3))
+    u, v, z = (_linear(row, x, y) for row in matrix)
+    for plane, shift in zip((u, v, z), offset):  # in place: fetching memory takes longer than the sums
+        plane *= depth
+        plane += shift
     safe = np.where(z > 1e-12, z, np.float32(1.0))
-    return np.stack([u / safe, v / safe], axis=-1), z
+    u /= safe
+    v /= safe
+    return u, v, z
 
 
 def _view_difference(reference: Camera, target: Camera, depth: Floats) -> tuple[Floats, Floats]:

@@ -18,11 +18,21 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from difix3d.fixers.photometric import Exposure, Floats, agreement, box, flow_to, gaussian, match_exposure, squares
+from difix3d.fixers.photometric import (
+    Exposure,
+    Floats,
+    agreement,
+    box,
+    flow_to,
+    gaussian,
+    match_exposure,
+    squares,
+    to_bytes,
+)
 from difix3d.fixers.surface import Surface, steady_depth, surface_for
 from difix3d.fixers.target import Source, Target, grown
 from difix3d.types import Frame, Reference
-from difix3d.warping import Lookup, bilinear, carry, look_up, sample
+from difix3d.warping import Lookup, carry, displaced, look_up, merged, sample, sample_bytes
 
 _T = TypeVar("_T")
 
@@ -44,12 +54,12 @@ dB, noise reaches 0.18. Below it the rest agrees by chance."""
 class Aligned:
     """A photo in the frame's camera.
 
-    rgb: [H, W, 3] float32 in [0, 1], of the render's exposure, and the render itself where the photo does not reach;
+    rgb: [H, W, 3] uint8, of the render's exposure, and the render itself where the photo does not reach;
     geometry: [H, W] belief in [0, 1] from depth, angle, density and flow alone, 0 where the photo knows nothing;
     confidence: [H, W], the same where the colours agree with the render too.
     """
 
-    rgb: Floats
+    rgb: NDArray[np.uint8]
     geometry: Floats
     confidence: Floats
 
@@ -97,7 +107,7 @@ def align_photo(target: Target, source: Source, surface: Surface) -> Aligned | N
     share = float(agreed.sum() / max(float(lookup.confidence.sum()), 1e-6))
     agreed *= np.float32(np.clip((share - _CHANCE) / (_FITTING - _CHANCE), 0.0, 1.0))
     if pixel == 1:
-        return Aligned(photo, lookup.confidence, agreed)
+        return Aligned(to_bytes(photo), lookup.confidence, agreed)
     return _at_full_size(target, source, surface.depth, exposure, flow, lookup, agreed)
 
 
@@ -112,35 +122,36 @@ def _at_full_size(
 ) -> Aligned:
     """What was found at small size, with the photo's colours at full size."""
     p_r, carried = carry(source.camera, target.camera, depth)
-    p_r, carried = _flowed(p_r, carried, grown(flow, target.camera) * np.float32(target.pixel))
+    p_r, carried, _ = _flowed(grown(flow, target.camera) * np.float32(target.pixel), p_r, carried)
     valid = carried & (grown(lookup.valid.astype(np.float32), target.camera) > 0.999)
     density = cv2.resize(lookup.density, valid.shape[::-1], interpolation=cv2.INTER_NEAREST)
-    colours = sample(source.rgb, Lookup(p_r, valid, agreed, np.asarray(density, dtype=np.float32)))
-    photo = np.where(valid[..., None], exposure.apply(colours), target.render)
+    colours = sample_bytes(source.rgb, Lookup(p_r, valid, agreed, np.asarray(density, dtype=np.float32)))
     geometry, confidence = (grown(one, target.camera) * valid for one in (lookup.confidence, agreed))
-    return Aligned(photo, geometry, confidence)
+    return Aligned(over(target.rgb, exposure.apply_to_bytes(colours), valid), geometry, confidence)
+
+
+def over(below: NDArray[np.uint8], above: NDArray[np.uint8], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """[H, W, 3]: `above` where it is valid, `below` elsewhere."""
+    return np.asarray(cv2.copyTo(above, valid.view(np.uint8), below.copy()))
 
 
 def moved(lookup: Lookup, flow: Floats, pixel: float) -> Lookup:
     """The look-up displaced by flow: one sampling of the photo for both, so that it is softened only once."""
-    p_r, valid = _flowed(lookup.p_r, lookup.valid, flow)
+    p_r, valid, (confidence,) = _flowed(flow, lookup.p_r, lookup.valid, lookup.confidence)
     doubt = np.exp2(-squares(flow) * np.float32((pixel / _NEAR_SHIFT_PX) ** 2))
-    confidence = bilinear(lookup.confidence, _there(flow)) * doubt * valid
+    confidence *= doubt * valid
     confidence *= unwrinkled(p_r, lookup.density, pixel) * unstretched(p_r, lookup.density)
     return Lookup(p_r, valid, confidence, lookup.density)
 
 
-def _flowed(p_r: Floats, valid: NDArray[np.bool_], flow: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+def _flowed(
+    flow: Floats, p_r: Floats, valid: NDArray[np.bool_], *more: Floats
+) -> tuple[Floats, NDArray[np.bool_], Sequence[Floats]]:
+    """A look-up displaced by flow, and one plane more at most; in one go, which takes hardly longer than one plane."""
     # A pixel less: next to what is hidden, photos show some of what hides it.
-    inside = cv2.erode(valid.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=1)
-    there = _there(flow)
-    return bilinear(p_r, there), bilinear(np.asarray(inside, dtype=np.float32), there) > 0.999
-
-
-def _there(flow: Floats) -> Floats:
-    height, width = flow.shape[:2]
-    x, y = np.meshgrid(np.arange(width, dtype=np.float32) + 0.5, np.arange(height, dtype=np.float32) + 0.5)
-    return np.stack([x, y], axis=-1) + flow
+    inside = cv2.erode(valid.view(np.uint8), np.ones((3, 3), np.uint8), borderValue=1)
+    x, y, there, *rest = cv2.split(displaced(merged(p_r, np.asarray(inside, dtype=np.float32), *more), flow))
+    return merged(x, y), there > 0.999, [np.asarray(each, dtype=np.float32) for each in rest]
 
 
 def unwrinkled(p_r: Floats, density: Floats, pixel: float = 1.0) -> Floats:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from difix3d.fixers.alignment import WORTH_A_LOOK, Aligned, moved
-from difix3d.fixers.photometric import Floats, flow_to, gaussian, match_exposure, squares
+from difix3d.fixers.alignment import WORTH_A_LOOK, Aligned, moved, over
+from difix3d.fixers.photometric import Floats, flow_to, gaussian, match_exposure, squares, to_bytes
 from difix3d.fixers.target import Source, Target, grown
-from difix3d.warping import Lookup, look_up, sample
+from difix3d.warping import Lookup, look_up, sample, sample_bytes
 
 PATCH_PX = 16
 """Of the frame's full size."""
@@ -67,11 +67,11 @@ def carry_loosely(target: Target, depth: Floats, source: Source) -> Aligned | No
     worth = (target.small_depth > 0) & (lookup.density > _COARSEST)
     confidence = (lookup.confidence * agreed * worth).astype(np.float32)
     if pixel == 1:
-        return Aligned(photo, lookup.confidence, confidence)
+        return Aligned(to_bytes(photo), lookup.confidence, confidence)
     # Smooth depth makes smooth look-ups: those of the full size are between these.
     scale = np.array([camera.width / small.width, camera.height / small.height], np.float32)
     p_r, valid = grown(lookup.p_r * scale, target.camera), grown(lookup.valid.astype(np.float32), target.camera) > 0.999
     density, *beliefs = (grown(one, target.camera) for one in (lookup.density, lookup.confidence, confidence))
-    colours = sample(source.rgb, Lookup(p_r, valid, beliefs[0], density))
+    colours = sample_bytes(source.rgb, Lookup(p_r, valid, beliefs[0], density))
     geometry, confidence = (belief * valid for belief in beliefs)
-    return Aligned(np.where(valid[..., None], exposure.apply(colours), target.render), geometry, confidence)
+    return Aligned(over(target.rgb, exposure.apply_to_bytes(colours), valid), geometry, confidence)

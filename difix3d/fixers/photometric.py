@@ -52,6 +52,16 @@ class Exposure:
         matched = np.asarray(cv2.transform(rgb, matrix), dtype=np.float32)
         return np.clip(matched, 0.0, 1.0, out=matched)
 
+    def apply_to_bytes(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """[H, W, 3], as `apply` but looked up: there are only 256 of them."""
+        levels = np.arange(256, dtype=np.float32)[:, None] / np.float32(255.0)
+        return np.asarray(cv2.LUT(rgb, to_bytes(np.clip(self.gain * levels + self.offset, 0.0, 1.0))[None]))
+
+
+def to_bytes(values: Floats) -> NDArray[np.uint8]:
+    """Rounded, of [H, W] or [H, W, C] from 0 to 1; numpy would go over them four times."""
+    return np.asarray(cv2.convertScaleAbs(values, alpha=255.0))
+
 
 def gaussian(picture: Floats, sigma_px: float) -> Floats:
     return np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma_px, borderType=cv2.BORDER_REFLECT), dtype=np.float32)
@@ -88,22 +98,19 @@ def match_exposure(photo: Floats, render: Floats, weight: Floats) -> Exposure:
         for picture in (photo, render, weight)
     )
     mask = prior > 0.1
-    gain, offset = np.ones(3, np.float32), np.zeros(3, np.float32)
     if int(mask.sum()) < _MIN_PIXELS:
-        return Exposure(gain, offset)
-    ours, theirs, prior = ours[mask], theirs[mask], prior[mask]
-    for channel in range(3):
-        x, y, w = ours[:, channel], theirs[:, channel], prior
-        for _ in range(_EXPOSURE_ROUNDS):
-            total = w.sum() + 1e-12
-            mean_x, mean_y = (w @ x) / total, (w @ y) / total
-            variance = (w @ (x - mean_x) ** 2) / total
-            covariance = (w @ ((x - mean_x) * (y - mean_y))) / total
-            slope = np.clip((covariance + _GAIN_PRIOR) / (variance + _GAIN_PRIOR), *_GAIN_LIMITS)
-            shift = mean_y - slope * mean_x
-            w = prior / (1 + np.square((slope * x + shift - y) / _EXPOSURE_OUTLIER))
-        gain[channel], offset[channel] = slope, shift
-    return Exposure(gain, offset)
+        return Exposure(np.ones(3, np.float32), np.zeros(3, np.float32))
+    x, y, prior = ours[mask].T.copy(), theirs[mask].T.copy(), prior[mask]
+    w = np.broadcast_to(prior, x.shape)
+    for _ in range(_EXPOSURE_ROUNDS):
+        total = w.sum(axis=1) + 1e-12
+        mean_x, mean_y = ((w * each).sum(axis=1) / total for each in (x, y))
+        away = x - mean_x[:, None]
+        variance, covariance = ((w * away * each).sum(axis=1) / total for each in (away, y - mean_y[:, None]))
+        slope = np.clip((covariance + _GAIN_PRIOR) / (variance + _GAIN_PRIOR), *_GAIN_LIMITS)
+        shift = mean_y - slope * mean_x
+        w = prior / (1 + np.square((slope[:, None] * x + shift[:, None] - y) / _EXPOSURE_OUTLIER))
+    return Exposure(slope.astype(np.float32), shift.astype(np.float32))
 
 
 def flow_to(render: Floats, photo: Floats, pixel: float = 1.0, *, coarse: bool = False) -> Floats:

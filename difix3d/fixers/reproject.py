@@ -90,7 +90,7 @@ def blend(raw: NDArray[np.uint8], photos: Sequence[Aligned]) -> tuple[NDArray[np
     total = shares.sum(axis=0) + np.float32(_RENDER_SHARE)
     fused = (_RENDER_SHARE / total)[..., None] * render
     for share, photo in zip(shares, photos):
-        fused += (share / total)[..., None] * photo.rgb
+        fused += (share / (total * np.float32(255.0)))[..., None] * photo.rgb
     # Eroded before it is blurred: the blend has faded out where a photo's last pixels begin.
     cover = np.minimum(confidence.max(axis=0) * np.float32(_BELIEVED), 1.0)
     eroded = np.asarray(cv2.erode(cover, np.ones((3, 3), np.uint8)), dtype=np.float32)

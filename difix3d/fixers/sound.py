@@ -69,4 +69,7 @@ def _depth(depth: NDArray) -> NDArray[np.float32]:
 
 
 def _finite(values: NDArray) -> NDArray[np.float32]:
-    return np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
+    with np.errstate(over="ignore"):  # what float32 has no number for is infinite, and none
+        values = np.asarray(values, dtype=np.float32)
+    finite = np.isfinite(values)
+    return values if finite.all() else np.where(finite, values, np.float32(0.0))

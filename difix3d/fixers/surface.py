@@ -63,9 +63,13 @@ def _grown(depth: Floats, camera: Camera) -> Floats:
     """Depth at the camera's size, without steps where a surface slants; across edges it is the nearest's."""
     steps = nearest(depth, camera)
     known = depth > 0
-    inverse = grown(np.where(known, 1 / np.where(known, depth, 1.0), 0.0).astype(np.float32), camera)
-    same = np.abs(inverse * steps - 1) <= np.float32(_AGREED)
-    return np.where(same, 1 / np.where(same, inverse, 1.0), steps).astype(np.float32)
+    inverse = grown(_inverse(depth, known), camera)
+    same = np.abs(inverse * steps - np.float32(1.0)) <= np.float32(_AGREED)
+    return np.where(same, 1 / np.where(same, inverse, np.float32(1.0)), steps)
+
+
+def _inverse(depth: Floats, known: NDArray[np.bool_]) -> Floats:
+    return np.where(known, 1 / np.where(known, depth, np.float32(1.0)), np.float32(0.0))
 
 
 def _confirmed(target: Target, source: Source, depth: Floats) -> NDArray[np.bool_]:
@@ -117,7 +121,7 @@ def _filter(depth: Floats, alpha: Floats | None, guide: Floats, pixel: float) ->
     """(slope, intercept): inverse depth is about slope * guide + intercept."""
     known = depth > 0
     weight = np.where(known, 1.0 if alpha is None else alpha, 0.0).astype(np.float32) + np.float32(1e-4)
-    inverse = np.where(known, 1 / np.where(known, depth, 1.0), 0.0).astype(np.float32)
+    inverse = _inverse(depth, known)
     radius = max(1, round(_STEADY_RADIUS_PX / pixel))
     total = box(weight, radius)
 
@@ -134,4 +138,4 @@ def _filter(depth: Floats, alpha: Floats | None, guide: Floats, pixel: float) ->
 def _applied(depth: Floats, guide: Floats, slope: Floats, intercept: Floats) -> Floats:
     smooth = slope * guide + intercept
     found = (depth > 0) & (smooth > 1e-6)
-    return np.where(found, 1 / np.where(found, smooth, 1.0), depth).astype(np.float32)
+    return np.where(found, 1 / np.maximum(smooth, np.float32(1e-6)), depth)

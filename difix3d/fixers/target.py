@@ -18,9 +18,10 @@ _LARGE_PX, HALVED = 320, 2.0
 @dataclass(frozen=True)
 class Target:
     """What is aligned to, at full size and at the size that it is judged at, whose pixels are `pixel` wide. depth: as
-    it was rendered; what photos are carried by is surface.py's."""
+    it was rendered; what photos are carried by is surface.py's. render: rgb from 0 to 1."""
 
     camera: Camera
+    rgb: NDArray[np.uint8]
     render: Floats
     depth: Floats
     pixel: float
@@ -38,11 +39,12 @@ class Target:
         render = frame.rgb.astype(np.float32) / np.float32(255.0)
         camera, alpha, pixel = frame.camera, frame.alpha, _pixel(frame.camera)
         if pixel == 1:
-            return cls(camera, render, frame.depth, 1.0, camera, render, frame.depth, alpha)
+            return cls(camera, frame.rgb, render, frame.depth, 1.0, camera, render, frame.depth, alpha)
         small = smaller(camera, pixel)
         small_alpha = None if alpha is None else shrunk(alpha, small)
         small_depth = nearest(frame.depth, small)
-        return cls(camera, render, frame.depth, pixel, small, shrunk(render, small), small_depth, small_alpha)
+        small_render = shrunk(render, small)
+        return cls(camera, frame.rgb, render, frame.depth, pixel, small, small_render, small_depth, small_alpha)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from difix3d.fixers.lite.network import Weighed, gaussian
+from difix3d.fixers.lite.layers import gaussian
+from difix3d.fixers.lite.network import Weighed
 from difix3d.losses import LPIPS
 from difix3d.training.lite_errors import unit_levels
 

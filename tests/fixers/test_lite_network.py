@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
+from difix3d.fixers.lite.layers import conv_of_fours, conv_of_parts, most_within
 from difix3d.fixers.lite.network import LiteNetwork, prior_logits
 
 SIDE = 32
@@ -113,3 +115,18 @@ def test_nothing_is_added(network: LiteNetwork) -> None:
     shown = torch.cat([frame[:, None, :3], photos[:, :, :3], photos[:, :, 5:8]], dim=1)
     assert (fixed >= shown.amin(1) - 1e-6).all() and (fixed <= shown.amax(1) + 1e-6).all()
     assert (fixed - frame[:, :3]).abs().max() > 0.1
+
+
+@torch.no_grad()
+def test_quick_layers_give_what_plain_ones_give() -> None:
+    torch.manual_seed(0)
+    x, beside = torch.rand(2, 5, 32, 48), torch.rand(2, 3, 16, 24)
+    fours = torch.nn.Conv2d(4 * 5 + 3, 8, 3, padding=1)
+    plain = fours(torch.cat([F.pixel_unshuffle(x, 2), beside], dim=1))
+    assert (conv_of_fours(fours, x, beside) - plain).abs().max() < 1e-5
+    pixel = torch.nn.Conv2d(5 + 3, 8, 1)
+    half = F.avg_pool2d(x, 2)
+    assert (conv_of_parts(pixel, [half, beside]) - pixel(torch.cat([half, beside], dim=1))).abs().max() < 1e-5
+    for radius in (0, 1, 2, 4):
+        pooled = F.max_pool2d(x, 2 * radius + 1, stride=1, padding=radius)
+        assert torch.equal(most_within(x, radius), pooled)

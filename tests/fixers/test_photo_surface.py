@@ -62,7 +62,7 @@ def test_a_photo_carried_so_shows_what_is_behind(frame: Frame, behind_floater: F
     inside = (slice(70, 190), slice(250, 310))
 
     def quality(rgb: np.ndarray) -> float:
-        return psnr((rgb[inside] * 255 + 0.5).astype(np.uint8), truth[inside])
+        return psnr(rgb[inside], truth[inside])
 
     assert quality(shown.rgb) > quality(before.rgb) + 3
     assert shown.confidence[inside].mean() > 0.5 > 5 * before.confidence[inside].mean()

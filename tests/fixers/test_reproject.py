@@ -11,7 +11,7 @@ import walls
 
 from difix3d.errors import FixerError
 from difix3d.fixers.alignment import unstretched, unwrinkled
-from difix3d.fixers.photometric import agreement, flow_to, gaussian, match_exposure
+from difix3d.fixers.photometric import Exposure, agreement, flow_to, gaussian, match_exposure
 from difix3d.fixers.reproject import ReprojectFixer
 from difix3d.fixers.surface import steady_depth
 from difix3d.metrics import psnr
@@ -218,6 +218,13 @@ def test_exposure_is_found_in_spite_of_outliers() -> None:
     assert np.abs(found.gain - gain).max() < 0.05 and np.abs(found.offset - offset).max() < 0.03
     nothing = match_exposure(photo, seen, np.zeros(seen.shape[:2], np.float32))
     assert (nothing.gain == 1).all() and (nothing.offset == 0).all()
+
+
+def test_bytes_get_the_exposure_that_floats_get() -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    exposure = Exposure(np.array([1.4, 0.7, 1.0], np.float32), np.array([-0.1, 0.2, 0.0], np.float32))
+    floats = exposure.apply(rgb / np.float32(255.0))
+    assert np.abs(exposure.apply_to_bytes(rgb) / 255.0 - floats).max() <= 0.5 / 255 + 1e-6
 
 
 def test_flow_points_from_the_render_into_the_photo() -> None:

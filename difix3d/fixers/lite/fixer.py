@@ -127,8 +127,8 @@ def _run_tile(network: LiteNetwork, own: Bytes, photos: Bytes) -> tuple[NDArray[
     bfloat16 = fast_dtype(torch.device("cpu")) == torch.bfloat16
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
         fixed, trust = guarded(network, _tensor(own)[None], _tensor(photos)[None], torch.ones(1, len(photos)))
-    picture = fixed[0].permute(1, 2, 0).numpy()[:height, :width]
-    return (np.clip(picture, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8), trust[0, 0].numpy()[:height, :width]
+        picture = fixed[0].permute(1, 2, 0).clamp(0.0, 1.0).mul_(255.0).add_(0.5).to(torch.uint8)
+    return picture.numpy()[:height, :width], trust[0, 0].numpy()[:height, :width]
 
 
 def _tensor(planes: Bytes) -> torch.Tensor:

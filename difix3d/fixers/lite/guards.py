@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from difix3d.fixers.lite.layers import most_within
 from difix3d.fixers.lite.network import LiteNetwork, Weighed
 
 _SHOWN, _LEAST = 0.9, 0.55
@@ -86,4 +87,4 @@ def _mean_within(x: Tensor) -> Tensor:
 
 
 def _least_within(x: Tensor) -> Tensor:
-    return -F.max_pool2d(-x, 2 * _NEAR_PX + 1, stride=1, padding=_NEAR_PX)
+    return -most_within(-x, _NEAR_PX)

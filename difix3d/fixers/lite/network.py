@@ -37,6 +37,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from difix3d.fixers.lite.layers import conv_of_fours, conv_of_parts, doubled, gaussian, most_within
 from difix3d.fixers.lite.planes import CARRIED_CHANNELS, FRAME_CHANNELS
 
 MULTIPLE = 16
@@ -115,37 +116,36 @@ class LiteNetwork(nn.Module):
         """What the blend is made with; see forward for the arguments."""
         render = frame[:, :3]
         exact, loose = photos.chunk(2, dim=2)
-        half = _channels_last(F.pixel_unshuffle(frame, 2))
         with torch.autocast(frame.device.type, enabled=False):  # shares are compared over four decades
             patches, believed, patch_shares = _patches(loose, present, render)
             prior = prior_logits(exact[:, :, -1], believed[:, 1:], present)
             shares = torch.softmax(prior, dim=1)
             supported = _supported(torch.stack([exact[:, :, -1], loose[:, :, -1]], dim=2), present)
-        x = self.frame_in(_channels_last(torch.cat([half, shares[:, :1]], dim=1)))
-        rendered = self.render_in(half[:, : 4 * 3])
+        x = conv_of_fours(self.frame_in, frame, shares[:, :1])
+        rendered = conv_of_fours(self.render_in, render)
         # Never negative, so that filler, which is 0, changes neither the mean nor the most.
         encoded = [
-            F.relu_(self.photo_mix(_active(self.photo_in(_channels_last(F.pixel_unshuffle(photo, 2))) + rendered)))
+            F.relu_(self.photo_mix(_active(conv_of_fours(self.photo_in, photo).add_(rendered))))
             for photo in exact.unbind(1)
         ]
-        mean = most = x.new_zeros((len(x), _PHOTO_WIDTH, *x.shape[2:])).to(memory_format=torch.channels_last)
+        mean = most = torch.zeros_like(rendered)
         for index, one in enumerate(encoded):
             mean = torch.addcmul(mean, one, shares[:, 1 + index, None].to(one.dtype))
             most = torch.maximum(most, one * present[:, index, None, None, None].to(one.dtype))
-        patched = _channels_last(torch.cat([F.pixel_unshuffle(patches, 2), believed], dim=1))
-        patched = F.relu_(self.patches_mix(_active(self.patches_in(patched) + rendered)))
-        x = _active(self._unet(self.join(torch.cat([_active(x), mean, most, patched], dim=1))))
+        patched = _active(conv_of_fours(self.patches_in, patches, believed).add_(rendered))
+        patched = F.relu_(self.patches_mix(patched))
+        x = _active(self._unet(conv_of_parts(self.join, [_active(x), mean, most, patched])))
 
         own_logit, trust = self.frame_head(x).float().chunk(2, dim=1)
         beside = self.beside(x)
-        change = [own_logit, *(self.photo_head(_active(beside + self.compared(one))).float() for one in encoded)]
-        change.append(self.patches_head(_active(beside + self.patches_compared(patched))).float())
+        change = [own_logit, *(self.photo_head(_active(self.compared(one).add_(beside))).float() for one in encoded)]
+        change.append(self.patches_head(_active(self.patches_compared(patched).add_(beside))).float())
         return Weighed(prior, torch.cat(change, dim=1), trust, supported, patches, patch_shares)
 
     def mix(self, weighed: Weighed, frame: Tensor, photos: Tensor) -> tuple[Tensor, Tensor]:
         """(fixed, trust), as forward gives them."""
         render, count = frame[:, :3], weighed.prior.shape[1]
-        found = _doubled(torch.cat([weighed.prior + weighed.change, weighed.trust, weighed.supported], dim=1))
+        found = doubled(torch.cat([weighed.prior + weighed.change, weighed.trust, weighed.supported], dim=1))
         logits, trust, supported = found.split([count, 1, 1], dim=1)
         weights = torch.softmax(logits, dim=1)
         blend = _mean(weights, [render, *(photo[:, :3] for photo in photos.unbind(1)), weighed.patches])
@@ -160,7 +160,7 @@ class LiteNetwork(nn.Module):
             x = narrow(x)
         x = self.middle(self.down[-1](x))
         for level, widen, skip in reversed(list(zip(self.up, self.widen, kept))):
-            x = level(_doubled(widen(x)) + skip)
+            x = level(doubled(widen(x)).add_(skip))
         return x
 
 
@@ -180,7 +180,7 @@ def _patches(loose: Tensor, present: Tensor, render: Tensor) -> tuple[Tensor, Te
     smooth = gaussian(known[:, :, 1], _FEATHER)
     powers = (smooth + 1e-2 * present[:, :, None, None]) ** _ALONE  # 1e-24 at least: the sum is above 0
     shares = powers / powers.sum(1, keepdim=True).clamp(min=1e-30)
-    return _mean(_doubled(shares), list(loose[:, :, :3].unbind(1))), (shares[:, :, None] * known).sum(1), shares
+    return _mean(doubled(shares), list(loose[:, :, :3].unbind(1))), (shares[:, :, None] * known).sum(1), shares
 
 
 def _supported(confidence: Tensor, present: Tensor) -> Tensor:
@@ -189,7 +189,7 @@ def _supported(confidence: Tensor, present: Tensor) -> Tensor:
     if not count:
         return confidence.new_zeros((batch, 1, height // 2, width // 2))
     most = F.max_pool2d((confidence * present[:, :, None, None, None]).flatten(1, 2).amax(1, keepdim=True), 2)
-    return gaussian(_most_within((most * _SUPPORTED).clamp(max=1.0), _REACH_PX), _FEATHER)
+    return gaussian(most_within((most * _SUPPORTED).clamp(max=1.0), _REACH_PX), _FEATHER)
 
 
 def prior_logits(confidence: Tensor, patches: Tensor, present: Tensor) -> Tensor:
@@ -216,20 +216,13 @@ def prior_logits(confidence: Tensor, patches: Tensor, present: Tensor) -> Tensor
 def _closed(confidence: Tensor) -> Tensor:
     """[B, 1, H, W]: confidence with its narrow gaps bridged. They are edges in depth, beside which photos confirm the
     render; where geometry is broken it is so over more than that."""
-    return -_most_within(-_most_within(confidence, _NARROW_PX), _NARROW_PX)
-
-
-def _most_within(x: Tensor, radius_px: int) -> Tensor:
-    """The maximum of [B, 1, H, W] over squares; along one side and then the other, which is twice as fast."""
-    side = 2 * radius_px + 1
-    columns = F.max_pool2d(x, (side, 1), stride=1, padding=(radius_px, 0))
-    return F.max_pool2d(columns, (1, side), stride=1, padding=(0, radius_px))
+    return -most_within(-most_within(confidence, _NARROW_PX), _NARROW_PX)
 
 
 def _feathered(confidence: Tensor) -> Tensor:
     """[B, 1, H, W]: how far what is believed so covers what is below it, borders feathered inwards."""
     cover = (confidence * _BELIEVED).clamp(max=1.0)
-    return gaussian(-F.max_pool2d(-cover, 3, stride=1, padding=1), _FEATHER)
+    return gaussian(-most_within(-cover, 1), _FEATHER)
 
 
 def _mean(shares: Tensor, colours: list[Tensor]) -> Tensor:
@@ -239,26 +232,6 @@ def _mean(shares: Tensor, colours: list[Tensor]) -> Tensor:
     for weight, colour in zip(others, colours[1:]):
         mean = torch.addcmul(mean, weight, colour)
     return mean
-
-
-def gaussian(x: Tensor, sigma_px: float) -> Tensor:
-    """Blurs each channel of [B, C, H, W], borders mirrored."""
-    radius = round(3 * sigma_px)
-    at = torch.arange(-radius, radius + 1, dtype=x.dtype, device=x.device)
-    kernel = torch.exp(-0.5 * (at / sigma_px) ** 2)
-    kernel = kernel / kernel.sum()
-    each = F.pad(x.flatten(0, 1)[:, None], (radius,) * 4, mode="reflect")
-    each = F.conv2d(F.conv2d(each, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))
-    return each[:, 0].unflatten(0, x.shape[:2])
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last)
-
-
-def _doubled(x: Tensor) -> Tensor:
-    """Bilinear, not transposed convolution: that leaves grids."""
-    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 def _active(x: Tensor) -> Tensor:
@@ -280,7 +253,7 @@ class _Level(nn.Module):
         nn.init.normal_(self.second.weight, std=1e-3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(_active(self.first(x)))
+        return self.second(_active(self.first(x))).add_(x)
 
 
 def _conv(channels_in: int, channels_out: int, size_px: int = 3, stride: int = 1) -> nn.Conv2d:

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from difix3d.fixers.alignment import Aligned, align_photo, side_by_side
 from difix3d.fixers.loose import PATCH_PX, carry_loosely, patch_depth
+from difix3d.fixers.photometric import to_bytes
 from difix3d.fixers.sound import sound_frame, sound_photos
 from difix3d.fixers.surface import surface_for
 from difix3d.fixers.target import Source, Target
 from difix3d.types import Frame, Reference
+from difix3d.warping import merged
 
 FRAME_CHANNELS = ("red", "green", "blue", "alpha", "nearness")
 """nearness: the depth of the nearest surface over the depth here; 0 where nothing was hit."""
@@ -43,10 +44,12 @@ def planes_of(frame: Frame, references: Sequence[Reference]) -> tuple[Bytes, Byt
     nearness = np.zeros(shape, np.float32)
     photos: list[Bytes] = []
     if hit.any():
-        nearest = np.quantile(frame.depth[hit], _NEAREST_QUANTILE)
-        nearness[hit] = np.minimum(nearest / frame.depth[hit], 1.0)
+        depths = frame.depth[hit]
+        rank = int(_NEAREST_QUANTILE * (len(depths) - 1))
+        nearest = np.partition(depths, rank)[rank]  # np.quantile takes five times as long
+        np.divide(nearest, frame.depth, out=nearness, where=hit)  # more than 1 is 1 as a byte
         photos = _carried(frame, sound_photos(references))
-    own = np.dstack([frame.rgb, _bytes(frame.alpha), _bytes(nearness)])
+    own = merged(frame.rgb, to_bytes(frame.alpha), to_bytes(nearness))
     return own, np.stack(photos) if photos else np.empty((0, *shape, len(PHOTO_CHANNELS)), np.uint8)
 
 
@@ -61,7 +64,7 @@ def _carried(frame: Frame, references: Sequence[Reference]) -> list[Bytes]:
         loose = None if patches is None else carry_loosely(target, patches, source)
         if exact is None and loose is None:
             return None
-        return np.asarray(cv2.merge([plane for photo in (exact, loose) for plane in _planes(photo, frame)]))
+        return merged(*(plane for photo in (exact, loose) for plane in _planes(photo, frame)))
 
     return [planes for planes in side_by_side(both, references) if planes is not None]
 
@@ -71,8 +74,4 @@ def _planes(photo: Aligned | None, frame: Frame) -> list[Bytes]:
     if photo is None:
         nothing = np.zeros(frame.depth.shape, np.uint8)
         return [frame.rgb, nothing, nothing]
-    return [_bytes(each) for each in (photo.rgb, photo.geometry, photo.confidence)]
-
-
-def _bytes(values: NDArray[np.float32]) -> Bytes:
-    return (np.clip(values, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+    return [photo.rgb, to_bytes(photo.geometry), to_bytes(photo.confidence)]
