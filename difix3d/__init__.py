@@ -6,8 +6,9 @@ import os
 # from our own kernels: a fitting step is about a fifth slower. Where they sleep at once, each of a network's many short
 # operations waits for them to wake: lite is a tenth slower. So they spin for well below a millisecond (GNU's OpenMP;
 # others do not know the number and sleep). Read once, when torch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 # glibc maps every large tensor anew and gives it back at once, so that each operation faults its pages in again. Huge
 # pages make that 512 times fewer. THP_MEM_ALLOC_ENABLE=0 python benchmarks/difix.py shows Difix on CPU without.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
