@@ -74,7 +74,11 @@ class Pictures:
         write_rgb(self._waiting(view), np.hstack([photo, raw, fixed]))
 
     def choose(self, judged: list[Scored], method: str, count: int) -> list[Path]:
-        """The `count` sheets to look at, worst first, named by rank and change of LPIPS; the others are deleted."""
+        """The `count` sheets to look at, worst first, named by rank and change of LPIPS; the others are deleted, and so
+        are those of an earlier run."""
+        for label in ("worst", "drawn"):
+            for path in self.folder.glob(f"{label}[0-9][0-9]_*.png"):
+                path.unlink()
         ranked = sorted(judged, key=lambda one: -lpips_change(one, method))
         half = min(len(ranked), (count + 1) // 2)
         rest = ranked[half:]

@@ -56,6 +56,7 @@ def test_half_of_the_sheets_are_the_worst_and_nothing_else_stays(quality, tmp_pa
     for number, one in enumerate(judged):
         photo, raw, fixed = (np.full((6, 8, 3), shade + number, np.uint8) for shade in (0, 100, 200))
         pictures.keep(one, photo, raw, fixed)
+    (tmp_path / "worst" / "drawn07_+01pc_b-half-1.png").write_bytes(b"of an earlier run")
     names = [path.name for path in pictures.choose(judged, "lite 4", 4)]
     assert names[:2] == ["worst01_+30pc_a-every3-7.png", "worst02_+20pc_a-every3-6.png"]
     assert len(names) == 4 and all(name.startswith("drawn") for name in names[2:])
