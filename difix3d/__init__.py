@@ -4,8 +4,8 @@ import os
 
 # torch's OpenMP threads otherwise spin for milliseconds after each operation, and on two cores they take that time
 # from our own kernels: a fitting step is about a fifth slower. Where they sleep at once, each of a network's many short
-# operations waits for them to wake: lite is a tenth slower. So they spin for well below a millisecond (GNU's OpenMP;
-# others do not know the number and sleep). Read once, when torch is imported.
+# operations waits for them to wake (GOMP_SPINCOUNT=0 python benchmarks/lite.py shows lite so). They spin for well below
+# a millisecond, with GNU's OpenMP; others do not know the number and sleep. Read once, when torch is imported.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")

@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from difix3d.warping import displaced
+
 Floats = NDArray[np.float32]
 
 _MIN_PIXELS = 12
@@ -59,7 +61,8 @@ class Exposure:
 
 
 def to_bytes(values: Floats) -> NDArray[np.uint8]:
-    """Rounded, of [H, W] or [H, W, C] from 0 to 1; numpy would go over them four times."""
+    """Rounded, of [H, W] or [H, W, C] known to be from 0 to 1. formats.image.to_uint8 bounds them first, and goes over
+    them four times."""
     return np.asarray(cv2.convertScaleAbs(values, alpha=255.0))
 
 
@@ -132,8 +135,7 @@ def flow_to(render: Floats, photo: Floats, pixel: float = 1.0, *, coarse: bool =
     grey = [(luma(picture) * 255.0 + 0.5).astype(np.uint8) for picture in (render, photo)]
     there = _searched(grey[0], grey[1], finest + coarse)
     back = _searched(grey[1], grey[0], max(finest, 1) + coarse, refined=False)
-    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    returned = cv2.remap(back, x + there[..., 0], y + there[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    returned = displaced(back, there)
     tolerated = np.float32(_ASTRAY_PX / pixel) + np.float32(_ASTRAY_SHARE) * np.sqrt(squares(there))
     kept = np.exp(-0.5 * squares(there + returned) / np.square(tolerated)).astype(np.float32)
     return there * gaussian(kept, _FLOW_FEATHER_PX / pixel)[..., None]

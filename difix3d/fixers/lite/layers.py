@@ -1,4 +1,4 @@
-"""What the network of `lite` is made with besides convolutions, each as fast on two cores as we could make it."""
+"""What the network of `lite` is made of besides plain layers, written for two cores that wait for memory."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor, nn
 def conv_of_fours(conv: nn.Conv2d, x: Tensor, *beside: Tensor) -> Tensor:
     """`conv` of pixel_unshuffle(x, 2), and of what lies beside it at that size.
 
-    Pairs of pixels are moved in one piece, in a quarter of the time of single numbers. The channels then lie in another
-    order than pixel_unshuffle's, and the weights are put into it too.
+    Pairs of pixels are moved in one piece; pixel_unshuffle moves single numbers. The channels then lie in another order
+    than its, and the weights are put into it too.
     """
     batch, channels, height, width = x.shape
     pairs = x.movedim(1, -1).reshape(batch, height // 2, 2, width // 2, 2 * channels)
@@ -23,7 +23,7 @@ def conv_of_fours(conv: nn.Conv2d, x: Tensor, *beside: Tensor) -> Tensor:
 
 
 def conv_of_parts(conv: nn.Conv2d, parts: list[Tensor]) -> Tensor:
-    """`conv`, of one pixel, of the parts side by side, without laying them side by side: that took as long again."""
+    """`conv`, of one pixel, of the parts side by side, without laying them side by side first."""
     weights = conv.weight.split([part.shape[1] for part in parts], dim=1)
     total = F.conv2d(parts[0], weights[0], conv.bias)
     for part, weight in zip(parts[1:], weights[1:]):
@@ -33,7 +33,7 @@ def conv_of_parts(conv: nn.Conv2d, parts: list[Tensor]) -> Tensor:
 
 def most_within(x: Tensor, radius_px: int) -> Tensor:
     """The maximum of [B, C, H, W] over squares. Along one side and then the other, of spans that are doubled until they
-    are long enough: thirty times as fast as max_pool2d, which asks every pixel of a square and not on all cores."""
+    are long enough; max_pool2d asks every pixel of a square, and not on all cores."""
     side = 2 * radius_px + 1
     x = F.pad(x, (radius_px,) * 4, value=-torch.inf)
     for dim in (2, 3):
