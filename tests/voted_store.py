@@ -7,7 +7,7 @@ import random
 from rating_votes import candidate
 
 from difix3d.ratings.identity import canonical_pair, item_key
-from difix3d.ratings.log import ensure_item
+from difix3d.ratings.log import NewItem, ensure_item
 from difix3d.ratings.schema import new_id
 from difix3d.ratings.store import RatingStore
 from difix3d.types import Judgement, Rating
@@ -35,7 +35,7 @@ def fill(store: RatingStore) -> RatingStore:
         a, b = canonical_pair(candidate("photo", index), candidate("render", index))
         expected = "a" if a.fixer == "photo" else "b"
         item = item_key(a, b)
-        store.write(lambda session, a=a, b=b, e=expected: ensure_item(session, a, b, {}, "photo", e))
+        store.write(lambda session, a=a, b=b, e=expected: ensure_item(session, NewItem(a, b, "photo", e), {}))
         for rater in RATERS:
             left_is = rng.choice("ab")
             wrong = "b" if expected == "a" else "a"

@@ -10,7 +10,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from difix3d.ratings.catalogue import Question
-from difix3d.ratings.log import ASSIGNMENTS, ensure_item, rater_number_of
+from difix3d.ratings.log import ASSIGNMENTS, NewItem, ensure_item, rater_number_of
 from difix3d.ratings.schema import AssignmentRow, RaterRow, RatingRow, now
 
 
@@ -45,13 +45,13 @@ def append_assignment(
     connection = session.connection()
     if connection.scalar(select(ASSIGNMENTS.c.id).where(ASSIGNMENTS.c.id == token)) is not None:
         return
-    ensure_item(
-        session, question.a, question.b, sizes, question.kind, question.gold.expected if question.gold else None
-    )
+    rater_number = rater_number_of(session, rater)  # before the question, as votes do: see log.ensure_items
+    expected = question.gold.expected if question.gold else None
+    ensure_item(session, NewItem(question.a, question.b, question.kind, expected), sizes)
     connection.execute(
         insert(ASSIGNMENTS).values(
             id=token,
-            rater_number=rater_number_of(session, rater),
+            rater_number=rater_number,
             item_id=question.item_id,
             left_is=left_is,
             purpose=purpose,

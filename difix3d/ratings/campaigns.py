@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
-from difix3d.ratings.log import StoredRating, ensure_item
+from difix3d.ratings.log import NewItem, StoredRating, ensure_items
 from difix3d.ratings.schema import CampaignRow
 from difix3d.ratings.store import RatingStore
 from difix3d.ratings.summary import wilson_interval
@@ -39,8 +39,8 @@ def enter(store: RatingStore, matches: Iterable[Match]) -> None:
 
     def write(session: Session) -> None:
         known = _newest(session)
+        ensure_items(session, [NewItem(match.a, match.b) for match in found], {})
         for match in found:
-            ensure_item(session, match.a, match.b, {})
             if known.get(match.item_id) != match.new_is:
                 session.execute(insert(CampaignRow).values(item_id=match.item_id, new_is=match.new_is))
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, insert, select
+from sqlalchemy import Column, ColumnElement, Connection, Table, and_, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased
 
 from difix3d.errors import RatingError
-from difix3d.ratings.identity import candidate_key, item_key, item_of_keys
+from difix3d.ratings.identity import candidate_key, item_key
 from difix3d.ratings.judgements import Judgements, Marks, append_judgement, read_judgements
 from difix3d.ratings.leases import lease_is_held
 from difix3d.ratings.schema import (
@@ -117,7 +117,7 @@ def append_vote(session: Session, rating: Rating, token: str, ui_version: str, f
     if assignment:
         purpose = assignment.purpose
     else:
-        expected = ensure_item(session, rating.candidate_a, rating.candidate_b, facts.sizes)
+        expected = ensure_item(session, NewItem(rating.candidate_a, rating.candidate_b), facts.sizes)
         purpose = RATE if expected is None else GOLD
     former = None
     if purpose != REPEAT:  # a repeat is asked to be held against the first answer, not to take its place
@@ -203,27 +203,50 @@ def rater_number_of(session: Session, key: str) -> int:
     return number
 
 
-def ensure_item(
-    session: Session,
-    a: Candidate,
-    b: Candidate,
-    sizes: Mapping[str, int | None],
-    kind: str = "pair",
-    expected: str | None = None,
-) -> str | None:
-    """Write the question of these two (in canonical order) with its candidates and pictures, where it is new. Returns
-    the answer that it is known to have, None for most. sizes: sha256 of a picture -> bytes."""
-    connection = session.connection()
-    keys = (candidate_key(a), candidate_key(b))
-    item_id = item_of_keys(*keys)
-    known = connection.execute(select(ITEMS.c.expected).where(ITEMS.c.id == item_id)).one_or_none()
+@dataclass(frozen=True)
+class NewItem:
+    """A question to write. a, b: in canonical order; expected: the answer that it is known to have, None for most."""
+
+    a: Candidate
+    b: Candidate
+    kind: str = "pair"
+    expected: str | None = None
+
+
+def ensure_item(session: Session, item: NewItem, sizes: Mapping[str, int | None]) -> str | None:
+    """`ensure_items` of one. Returns the answer that the database knows it to have."""
+    id_ = item_key(item.a, item.b)
+    known = session.connection().execute(select(ITEMS.c.expected).where(ITEMS.c.id == id_)).one_or_none()
     if known is not None:
         return known.expected
-    for candidate, key in zip((a, b), keys):
-        _ensure_candidate(connection, candidate, key, sizes.get(candidate.sha256))
-    values = {"id": item_id, "kind": kind, "scene_id": a.scene_id, "expected": expected}
-    _insert_unless_there(connection, ITEMS, **values, candidate_a=keys[0], candidate_b=keys[1])
-    return expected
+    ensure_items(session, [item], sizes)
+    return item.expected
+
+
+def ensure_items(session: Session, items: Sequence[NewItem], sizes: Mapping[str, int | None]) -> None:
+    """Write these questions with their candidates and pictures, where they are new. sizes: bytes by sha256.
+
+    Pictures first, then candidates, then questions, each in the order of their keys. A row that is not committed yet
+    makes whoever inserts the same wait; were it not the same order for all, two could wait for each other.
+    """
+    connection = session.connection()
+    candidates = {candidate_key(each): each for item in items for each in (item.a, item.b)}
+    candidates = {key: candidates[key] for key in sorted(candidates) if not _is_there(connection, CANDIDATES.c.id, key)}
+    pictures = {each.sha256: each for each in candidates.values()}
+    for sha256 in sorted(pictures):
+        _ensure_picture(connection, pictures[sha256], sizes.get(sha256))
+    for key, candidate in candidates.items():
+        _ensure_candidate(connection, candidate, key)
+    by_id = {item_key(item.a, item.b): item for item in items}
+    for id_ in sorted(by_id):
+        item = by_id[id_]
+        keys = candidate_key(item.a), candidate_key(item.b)
+        values = {"kind": item.kind, "scene_id": item.a.scene_id, "expected": item.expected}
+        _insert_unless_there(connection, ITEMS, id=id_, candidate_a=keys[0], candidate_b=keys[1], **values)
+
+
+def _is_there(connection: Connection, column: Column, key: str) -> bool:
+    return connection.scalar(select(column).where(column == key)) is not None
 
 
 def _insert_unless_there(connection: Connection, table: Table, **values: Any) -> None:
@@ -232,19 +255,21 @@ def _insert_unless_there(connection: Connection, table: Table, **values: Any) ->
     connection.execute(dialect.insert(table).values(**values).on_conflict_do_nothing())  # type: ignore[attr-defined]
 
 
-def _ensure_candidate(connection: Connection, candidate: Candidate, key: str, size: int | None) -> None:
-    if connection.scalar(select(CANDIDATES.c.id).where(CANDIDATES.c.id == key)) is not None:
+def _ensure_picture(connection: Connection, candidate: Candidate, size: int | None) -> None:
+    if _is_there(connection, IMAGES.c.sha256, candidate.sha256):
         return
-    if connection.scalar(select(IMAGES.c.sha256).where(IMAGES.c.sha256 == candidate.sha256)) is None:
-        _insert_unless_there(
-            connection,
-            IMAGES,
-            sha256=candidate.sha256,
-            scene_id=candidate.scene_id,
-            role=candidate.fixer if candidate.fixer in ("render", "photo") else "fixed",
-            path=candidate.image_path,
-            size=size,
-        )
+    _insert_unless_there(
+        connection,
+        IMAGES,
+        sha256=candidate.sha256,
+        scene_id=candidate.scene_id,
+        role=candidate.fixer if candidate.fixer in ("render", "photo") else "fixed",
+        path=candidate.image_path,
+        size=size,
+    )
+
+
+def _ensure_candidate(connection: Connection, candidate: Candidate, key: str) -> None:
     _insert_unless_there(
         connection,
         CANDIDATES,

@@ -13,7 +13,7 @@ from test_judgements import png
 from difix3d.ratings.candidates import candidates_of
 from difix3d.ratings.export import Export
 from difix3d.ratings.gold import make_gold
-from difix3d.ratings.log import ensure_item
+from difix3d.ratings.log import NewItem, ensure_item
 from difix3d.ratings.schema import AssignmentRow
 from difix3d.ratings.store import RatingStore
 from difix3d.types import Judgement, Rating
@@ -25,7 +25,7 @@ def test_raw_log_and_preferences(tmp_path: Path) -> None:
     with RatingStore(f"sqlite:///{tmp_path / 'r.sqlite'}", scenes) as store:
         vote_on(store, scene, "fix", "ann", 0)
         gold = next(pair for pair in make_gold(scene, candidates_of(scene)) if pair.kind == "photo")
-        store.write(lambda session: ensure_item(session, gold.a, gold.b, {}, gold.kind, gold.expected))
+        store.write(lambda session: ensure_item(session, NewItem(gold.a, gold.b, gold.kind, gold.expected), {}))
         said = Judgement(("blur",), 2, None, png())
         store.add(Rating(gold.a, gold.b, "tie", "a", "ann", 1.0, on_a=said, comment="looks <b>fine</b>"), "gold")
         export = Export(store, scenes, tmp_path / "export")

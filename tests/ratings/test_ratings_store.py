@@ -6,7 +6,9 @@ import os
 import random
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rating_votes import candidate, fixer_vote, vote
-from sqlalchemy import create_engine, func, inspect, select, text
+from sqlalchemy import create_engine, event, func, inspect, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -228,6 +230,36 @@ def test_two_processes_and_many_threads_lose_nothing(url: str) -> None:
                 assert session.scalar(text("PRAGMA foreign_keys")) == 1
                 assert session.scalar(text("PRAGMA integrity_check")) == "ok"
             assert session.scalar(select(func.count()).select_from(RatingRow)) == 180 + 8  # of them 8 retractions
+
+
+def test_the_same_pictures_are_written_in_the_same_order_by_everybody(store: RatingStore) -> None:
+    """Whoever writes a picture makes others wait who write it too: in another order each would wait for the other."""
+
+    def shows_first(rating: Rating) -> str:
+        return rating.candidate_a.sha256
+
+    def of_frame(index: int) -> Rating:
+        one, other = (
+            candidate(fixer, index, sha256=sha) for fixer, sha in (("render", "1" * 64), ("reproject", "2" * 64))
+        )
+        return replace(
+            vote(rater=f"rater {index}"), **dict(zip(("candidate_a", "candidate_b"), canonical_pair(one, other)))
+        )
+
+    frames = [of_frame(index) for index in range(20)]
+    rows = [next(each for each in frames if shows_first(each) == sha) for sha in ("1" * 64, "2" * 64)]
+    met, refused = threading.Barrier(2), []
+
+    def after_a_picture(connection, cursor, statement, *_) -> None:
+        if statement.startswith("INSERT INTO images"):
+            with suppress(threading.BrokenBarrierError):  # the other one waits for our row, as it should
+                met.wait(timeout=0.5)
+
+    event.listen(store.engine, "after_cursor_execute", after_a_picture)
+    event.listen(store.engine, "handle_error", lambda context: refused.append(str(context.original_exception)))
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda rating: store.add(rating, new_id()), rows))
+    assert refused == [] and len(store.ratings()) == 2
 
 
 def test_reading_in_batches_sees_the_log_of_one_moment(store: RatingStore, monkeypatch) -> None:
