@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from difix3d.splatting.base import MIN_ALPHA, MIN_TRANSMITTANCE
 from difix3d.splatting.cpu.projection import EXTENT_X, EXTENT_Y, LOG2_OPACITY, A, B, C, X, Y
 
-FLOP_PER_PAIR = 80
+FLOP_PER_PAIR = 85
 """One pixel and one splat, forward and backward: counted in the inner loops of cpu/blend.py, exp2 as its polynomial."""
 
 

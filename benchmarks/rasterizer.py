@@ -149,7 +149,7 @@ def gradient_errors(splats: Splats, camera: Camera) -> dict[str, float]:
     drawn = torch.nonzero(screen.radii).squeeze(1)
     chosen = {name: tensor[drawn] for name, tensor in everything.items()}
     ours, theirs = leaves(chosen), leaves(chosen, torch.float64)
-    shift = torch.zeros(len(drawn), 2, dtype=torch.float64, requires_grad=True)
+    shift = torch.zeros(len(drawn), 2, height, width, dtype=torch.float64, requires_grad=True)
     pictures = rasterize(**ours, camera=crop, renderer="cpu", screen=screen)
     undecided = torch.zeros(height, width, dtype=torch.bool)
     truth = reference_rasterize(**theirs, camera=crop, centre_shift=shift, undecided=undecided)
@@ -159,7 +159,7 @@ def gradient_errors(splats: Splats, camera: Camera) -> dict[str, float]:
     torch.autograd.backward(pictures, weights)
     torch.autograd.backward(truth, [weight.double() for weight in weights])
     errors = {name: relative_error(ours[name].grad, theirs[name].grad) for name in NAMES}
-    errors["screen"] = relative_error(screen.gradients, shift.grad)
+    errors["screen"] = relative_error(screen.abs_gradients, shift.grad.abs().sum((2, 3)))
     return {
         "splats": len(drawn),
         "undecided": int(undecided.sum()),

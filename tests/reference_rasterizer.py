@@ -81,7 +81,8 @@ def reference_rasterize(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """As difix3d.splatting.rasterize, in the dtype of its inputs (use float64); memory grows as H W N.
 
-    centre_shift: [N, 2] pixels added to the projected centres; its gradient at 0 is that of the screen space.
+    centre_shift: [N, 2, H, W] pixels added to the projected centres, for each pixel of the picture its own; its
+    gradient at 0 is what each pixel asks of them.
     undecided: [H, W] bool, set where float32 may decide otherwise: some splat's alpha, or the transmittance behind it,
     would be on the other side of a threshold if alphas were off by `alpha_error` of themselves, or two splats are at
     the same depth. There the picture or its slope jumps, and a gradient is that of one side or the other.
@@ -107,8 +108,6 @@ def reference_rasterize(
     covariance = Q @ Q.transpose(1, 2) + BLUR_PX2 * torch.eye(2, dtype=dtype)
     conic = torch.linalg.inv(covariance)
     uv = focal * slope + centre
-    if centre_shift is not None:
-        uv = uv + centre_shift
 
     directions = torch.nn.functional.normalize(means - torch.tensor(camera.position, dtype=dtype), dim=-1)
     used = sh.shape[1] if sh_degree is None else (sh_degree + 1) ** 2
@@ -128,6 +127,8 @@ def reference_rasterize(
     depths, z_before, alpha_before = z.tolist(), 0.0, torch.zeros_like(far)
     for n in order.tolist():
         dx, dy = uv[n, 0] - xs, uv[n, 1] - ys
+        if centre_shift is not None:
+            dx, dy = dx + centre_shift[n, 0], dy + centre_shift[n, 1]
         sigma = 0.5 * (conic[n, 0, 0] * dx * dx + conic[n, 1, 1] * dy * dy) + conic[n, 0, 1] * dx * dy
         unclipped = opacities[n] * torch.exp(-sigma)
         alpha = unclipped.clamp_max(MAX_ALPHA)

@@ -35,7 +35,7 @@ def trained(parameters: SplatParameters, steps: int = 3) -> None:
 
 def observed(densifier: Densifier, gradients: np.ndarray, radii: np.ndarray | None = None) -> None:
     screen = ScreenSpace()
-    screen.gradients = torch.tensor(gradients, dtype=torch.float32)
+    screen.abs_gradients = torch.tensor(gradients, dtype=torch.float32)
     screen.radii = torch.tensor(np.ones(len(gradients)) if radii is None else radii, dtype=torch.int32)
     densifier.observe(screen, CAMERA)
 

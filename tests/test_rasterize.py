@@ -201,12 +201,18 @@ def test_screen_space_tells_radii_and_gradients() -> None:
     assert screen.radii is not None and screen.radii.dtype == torch.int32
     reach = math.sqrt(2 * math.log(0.8 * 255) * ((0.1 * 50 / 2) ** 2 + 0.3))
     assert screen.radii.tolist() == [math.ceil(reach)]
-    assert screen.gradients is None
-    (rgb[:, 21:].sum() - rgb[:, :20].sum()).backward()
-    assert screen.gradients is not None and screen.gradients.shape == (1, 2)
-    assert screen.gradients[0, 0] > 0 and abs(screen.gradients[0, 1]) < 1e-4 * screen.gradients[0, 0]
+    assert screen.abs_gradients is None
+    (rgb[:, 21:].sum() - rgb[:, :20].sum()).backward()  # every pixel would have the splat further to the right
+    assert screen.abs_gradients is not None and screen.abs_gradients.shape == (1, 2)
+    to_the_right = float(screen.abs_gradients[0, 0])
     # Moving the centre by one pixel is moving the splat by z / focal
-    assert splats["means"].grad[0, 0] * 2 / 50 == pytest.approx(float(screen.gradients[0, 0]), rel=1e-3)
+    assert splats["means"].grad[0, 0] * 2 / 50 == pytest.approx(to_the_right, rel=1e-3)
+
+    splats["means"].grad = None
+    rgb, _, _ = rasterize(**splats, camera=camera, screen=screen)
+    rgb.sum().backward()  # half of them to the right, half to the left
+    assert abs(splats["means"].grad[0, 0] * 2 / 50) < 1e-3 * to_the_right
+    assert screen.abs_gradients[0, 0] >= to_the_right
 
 
 def test_opaque_layers_end_the_walk_like_the_reference() -> None:

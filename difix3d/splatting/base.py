@@ -25,8 +25,9 @@ class ScreenSpace:
     """What densification wants to know of one rasterization.
 
     radii: [N] int32 pixels, set by the forward pass; 0: not drawn.
-    gradients: [N, 2] float32, dL/d(projected centre) in 1/pixels, set by the backward pass; 0 where not drawn.
+    abs_gradients: [N, 2] float32, set by the backward pass; 0 where not drawn. The absolute values of dL/d(projected
+    centre), in 1/pixels, that each pixel asks for, summed over the pixels (AbsGS: Ye et al. 2024; gsplat's absgrad).
     """
 
     radii: torch.Tensor | None = None
-    gradients: torch.Tensor | None = None
+    abs_gradients: torch.Tensor | None = None

@@ -2,7 +2,9 @@
 
 3DGS (section 5.2) clones small splats and splits large ones wherever the screen-space gradient passes a threshold. A
 threshold gives a number of splats that depends on scene, resolution and learning rate. Here splats are *ranked* by that
-gradient and only as many grow as a schedule allows, so that a time budget can be kept. And both cases are one: a splat
+gradient and only as many grow as a schedule allows, so that a time budget can be kept. It is the sum of what pixels ask
+for without regard to direction (AbsGS, Ye et al. 2024): the pixels of a large splat that blurs a texture pull it to all
+sides, and their plain sum is near nothing. And both cases are one: a splat
 becomes two along its longest axis, with the first two moments of what it was, so that the picture hardly changes at
 the moment of the split, which matters when training lasts 2,000 steps and not 30,000.
 """
@@ -60,11 +62,11 @@ class Densifier:
 
     def observe(self, screen: ScreenSpace, camera: Camera) -> None:
         """Add what one backward pass found. screen: as `rasterize` and the backward pass filled it for `camera`."""
-        assert screen.radii is not None and screen.gradients is not None, "observe comes after backward"
+        assert screen.radii is not None and screen.abs_gradients is not None, "observe comes after backward"
         visible = screen.radii > 0
         # Per half image, as 3DGS has it, so that gradients at two resolutions weigh alike.
         half = torch.tensor([camera.width / 2, camera.height / 2], device=self._sum.device)
-        self._sum += torch.where(visible, (screen.gradients * half).norm(dim=1), 0.0)
+        self._sum += torch.where(visible, (screen.abs_gradients * half).norm(dim=1), 0.0)
         self._count += visible
 
     def refine(self, target: int) -> Refinement:

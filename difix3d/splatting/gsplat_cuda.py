@@ -107,7 +107,7 @@ def rasterize_gsplat(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """rgb [H, W, 3], alpha [H, W], depth [H, W]; arguments as `difix3d.splatting.rasterize` takes them, on CUDA.
 
-    screen.radii is filled at once, screen.gradients by the backward pass. Ask `require_gsplat` before.
+    screen.radii is filled at once, screen.abs_gradients by the backward pass. Ask `require_gsplat` before.
     """
     from gsplat import rasterization
 
@@ -128,15 +128,18 @@ def rasterize_gsplat(
         eps2d=BLUR_PX2,
         sh_degree=degree,
         packed=False,
+        absgrad=screen is not None,
         backgrounds=None if background is None else background[None],
         render_mode="RGB+ED",
     )
     if screen is not None:
         screen.radii = info["radii"][0].amax(-1)
-        if info["means2d"].requires_grad:
+        centres = info["means2d"]
+        if centres.requires_grad:
 
-            def keep(gradient: Tensor) -> None:
-                screen.gradients = gradient[0]
+            def keep(_: Tensor) -> None:
+                screen.abs_gradients = centres.absgrad[0]
+                handle.remove()  # the hook holds the tensor that holds the hook
 
-            info["means2d"].register_hook(keep)
+            handle = centres.register_hook(keep)
     return rendered[0, ..., :3], alpha[0, ..., 0], rendered[0, ..., 3]

@@ -242,6 +242,7 @@ def blend_backward(
                 corner_y = (row[Y] - np.float32(y0 + 0.5)) - lane_y()
                 s, su, sv, suu, suv, svv = fill(0.0), fill(0.0), fill(0.0), fill(0.0), fill(0.0), fill(0.0)
                 to_red, to_green, to_blue, to_z = fill(0.0), fill(0.0), fill(0.0), fill(0.0)
+                abs_u, abs_y = fill(0.0), fill(0.0)
                 while bits != np.uint64(0):
                     block = lowest_bit(bits)
                     bits &= bits - np.uint64(1)
@@ -270,6 +271,7 @@ def blend_backward(
                     own_s = behind * alpha * reciprocal(1.0 - alpha) - wq
                     own_s = select((w > 0.0) & (unclipped <= MAX_ALPHA), own_s, 0.0)
                     own_su, own_sv = own_s * u, own_s * v
+                    abs_u, abs_y = abs_u + magnitude(own_su), abs_y + magnitude(b * own_su + c * own_sv)
                     s, su, sv = s + own_s, su + own_su, sv + own_sv
                     suu, suv, svv = suu + own_su * u, suv + own_su * v, svv + own_sv * v
                     to_red, to_green, to_blue = to_red + w * vr, to_green + w * vg, to_blue + w * vb
@@ -284,3 +286,5 @@ def blend_backward(
                 slot[7] += total(to_green)
                 slot[8] += total(to_blue)
                 slot[9] += total(to_z)
+                slot[10] += a * total(abs_u)
+                slot[11] += total(abs_y)

@@ -42,10 +42,10 @@ from difix3d.splatting.cpu.projection import (
 from difix3d.splatting.cpu.sh import direction_gradient, fill_basis
 
 # One slot per (splat, bin): sums over its pixels of s, s u, s v, s u^2, s u v, s v^2, s = dL/dsigma and (u, v) = U d
-# with U as in the rows, then dL/d(red, green, blue, depth)
-SLOT = 10
-S, SU, SV, SUU, SUV, SVV, TO_RED, TO_GREEN, TO_BLUE, TO_DEPTH = range(SLOT)
-OUT = PARAMETERS + 2  # gradients of the parameters in the order of load_splats, then of the projected centre
+# with U as in the rows, then dL/d(red, green, blue, depth), then the sizes of U^T (s u, s v) along x and along y
+SLOT = 12
+S, SU, SV, SUU, SUV, SVV, TO_RED, TO_GREEN, TO_BLUE, TO_DEPTH, ABS_X, ABS_Y = range(SLOT)
+OUT = PARAMETERS + 2  # gradients of the parameters in the order of load_splats, then ScreenSpace.abs_gradients
 
 
 @inlined
@@ -84,8 +84,8 @@ def _shape_gradients(own: Any, sums: Any, shape: Any, cam: Any, out: Any) -> Non
     c = load(shape, 2 * WIDTH) * (1 / TO_BITS)
     su, sv = load(sums, SU * WIDTH) * (1 / TO_BITS), load(sums, SV * WIDTH) * (1 / TO_BITS)
     to_u, to_v = a * su, b * su + c * sv
-    store(out, PARAMETERS * WIDTH, to_u)
-    store(out, (PARAMETERS + 1) * WIDTH, to_v)
+    store(out, PARAMETERS * WIDTH, load(sums, ABS_X * WIDTH) * (1 / TO_BITS**2))
+    store(out, (PARAMETERS + 1) * WIDTH, load(sums, ABS_Y * WIDTH) * (1 / TO_BITS**2))
     # sigma holds -log(opacity): dL/dlogit = -S (1 - opacity)
     store(out, 10 * WIDTH, (0.0 - load(sums, 0)) / (1.0 + exp(load(own, 10 * WIDTH))))
 
@@ -189,11 +189,11 @@ def project_backward(
     counter: Any, means: Any, quats: Any, log_scales: Any, opacity_logits: Any, dc: Any, dc_step: int, rest: Any,
     rest_step: int, rest_at: int, coefficients: int, cam: Any, radii: Any, rows: Any, first_slot: Any, slots: Any,
     grad_means: Any, grad_quats: Any, grad_log_scales: Any, grad_opacity_logits: Any, grad_dc: Any, grad_rest: Any,
-    grad_screen: Any,
+    on_screen: Any,
 ) -> None:  # fmt: skip
     """Fill all gradients, zero for culled splats. rows, radii: from `project`; slots [entries, SLOT] of splat n are
-    first_slot[n] to first_slot[n + 1]. grad_dc and grad_rest lie as dc and rest do. grad_screen [N, 2]: of the
-    projected centres, in pixels."""
+    first_slot[n] to first_slot[n + 1]. grad_dc and grad_rest lie as dc and rest do. on_screen [N, 2]:
+    ScreenSpace.abs_gradients."""
     count = len(means)
     own, out = np.empty(PARAMETERS * WIDTH, np.float32), np.empty(OUT * WIDTH, np.float32)
     sums, shape = np.empty(SLOT * WIDTH, np.float32), np.empty(3 * WIDTH, np.float32)
@@ -226,4 +226,4 @@ def project_backward(
                 for k in range(4):
                     grad_quats[n, k] = out[(3 + k) * WIDTH + i]
                 grad_opacity_logits[n] = out[10 * WIDTH + i]
-                grad_screen[n, 0], grad_screen[n, 1] = out[11 * WIDTH + i], out[12 * WIDTH + i]
+                on_screen[n, 0], on_screen[n, 1] = out[11 * WIDTH + i], out[12 * WIDTH + i]

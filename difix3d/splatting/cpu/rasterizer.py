@@ -40,7 +40,7 @@ class _Rasterize(torch.autograd.Function):
         )  # fmt: skip
         if screen is not None:
             screen.radii = torch.from_numpy(radii)
-            screen.gradients = None
+            screen.abs_gradients = None
         outputs = tuple(torch.from_numpy(array) for array in (rgb, alpha, depth))
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*splats, outputs[0], outputs[2])
@@ -68,14 +68,14 @@ class _Rasterize(torch.autograd.Function):
         )  # fmt: skip
         grads = [torch.empty_like(tensor) for tensor in splats[:5]]
         grads_rest = None if splats[5] is None else torch.empty_like(splats[5])
-        grad_screen = torch.empty(len(splats[0]), 2)
+        on_screen = torch.empty(len(splats[0]), 2)
         grad_dc, _, grad_rest, *_ = _sh_arrays(grads[4], grads_rest)
         run(
             project_backward, *arrays, *_sh_arrays(*splats[4:]), coefficients, cam, radii, rows, tiling.first_slot,
-            slots, *(grad.numpy() for grad in grads[:4]), grad_dc, grad_rest, grad_screen.numpy(),
+            slots, *(grad.numpy() for grad in grads[:4]), grad_dc, grad_rest, on_screen.numpy(),
         )  # fmt: skip
         if screen is not None:
-            screen.gradients = grad_screen
+            screen.abs_gradients = on_screen
         grad_background = None
         if ctx.needs_input_grad[6]:
             grad_background = torch.einsum("hw,hwc->c", torch.from_numpy(transmittance), grad_rgb)
