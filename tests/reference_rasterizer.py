@@ -124,11 +124,12 @@ def reference_rasterize(
     running = torch.ones(camera.height, camera.width, dtype=torch.bool)
     slack = torch.zeros(camera.height, camera.width, dtype=dtype)
     opacities = torch.sigmoid(opacity_logits)
+    shifts = None if centre_shift is None else centre_shift.unbind(0)  # indexing would make a gradient of all for each
     depths, z_before, alpha_before = z.tolist(), 0.0, torch.zeros_like(far)
     for n in order.tolist():
         dx, dy = uv[n, 0] - xs, uv[n, 1] - ys
-        if centre_shift is not None:
-            dx, dy = dx + centre_shift[n, 0], dy + centre_shift[n, 1]
+        if shifts is not None:
+            dx, dy = dx + shifts[n][0], dy + shifts[n][1]
         sigma = 0.5 * (conic[n, 0, 0] * dx * dx + conic[n, 1, 1] * dy * dy) + conic[n, 0, 1] * dx * dy
         unclipped = opacities[n] * torch.exp(-sigma)
         alpha = unclipped.clamp_max(MAX_ALPHA)
