@@ -27,6 +27,7 @@ CACHE = ROOT / "benchmarks" / ".cache"
 COURTYARD = ROOT / "examples" / "courtyard"
 WIDTH, HEIGHT = 480, 270
 STEPS = 1500
+FITTING_CODE = ("difix3d/splatting", "difix3d/stages/fit.py")
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,15 @@ def photos_at(reconstruction: Reconstruction, width: int, height: int) -> tuple[
         for view in reconstruction.views
         if view.image_path is not None
     )
+
+
+def code_digest() -> str:
+    """Changes with the code that decides what a fit gives."""
+    digest = hashlib.sha256()
+    for part in FITTING_CODE:
+        for path in sorted((ROOT / part).rglob("*.py")) or [ROOT / part]:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:10]
 
 
 def _courtyard() -> Scene:

@@ -13,7 +13,6 @@ Prints a table; with --json the last line is one JSON object.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import subprocess
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from benchmark_scene import code_digest
 
 from difix3d import metrics
 from difix3d.formats.colmap import read_reconstruction
@@ -39,7 +39,6 @@ SCENES = ("dev/brighton", "dev/panel17", "dev/saharov", "dev/v_street", "train/c
 SECONDS = (15.0, 30.0, 60.0, 120.0)
 SCORES = {"psnr": "PSNR, dB", "ssim": "SSIM", "lpips": "LPIPS (VGG)"}
 WORK = ROOT / "benchmarks" / ".cache" / "fit"
-FITTING_CODE = ("difix3d/splatting", "difix3d/stages/fit.py")
 _CHILD_LIMIT_S = 3600
 
 
@@ -113,15 +112,6 @@ def _difix3d(*arguments: str) -> dict[str, Any]:
     if done.returncode:
         sys.exit(f"difix3d {' '.join(arguments)} failed with status {done.returncode}")
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def code_digest() -> str:
-    """Changes with the code that decides what a fit gives."""
-    digest = hashlib.sha256()
-    for part in FITTING_CODE:
-        for path in sorted((ROOT / part).rglob("*.py")) or [ROOT / part]:
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:10]
 
 
 def table(results: list[tuple[Run, dict[str, Any]]]) -> str:

@@ -24,6 +24,7 @@ from typing import Any
 
 import fit
 import numpy as np
+from benchmark_scene import code_digest
 
 from difix3d import metrics
 from difix3d.formats.colmap import Reconstruction, read_reconstruction
@@ -170,7 +171,7 @@ def main() -> None:
 
     variants = ("plain", *arguments.variants)
     arguments.work.mkdir(parents=True, exist_ok=True)
-    log, code = arguments.work.resolve() / "variants.jsonl", fit.code_digest()
+    log, code = arguments.work.resolve() / "variants.jsonl", code_digest()
     rows = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
     known = {tuple(row["run"]): row["result"] for row in rows}
     results: dict[tuple[str, str], dict[str, float]] = {}

@@ -1,7 +1,8 @@
 """Fits to some of a capture's photos, to judge renders and fixes at the others.
 
 Protocols, on the sorted photos: dense (all but every eighth), everyK (every K-th), half (the first half, so that the
-others lie beyond). Fits are limited by steps, so that they repeat, and are kept under benchmarks/.cache.
+others lie beyond). Fits are limited by steps, so that they repeat, and are kept under benchmarks/.cache; other fitting
+code makes them anew.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmark_scene import CACHE
+from benchmark_scene import CACHE, code_digest
 
 from difix3d.atomic import write_json
 from difix3d.errors import ConfigError
@@ -42,7 +43,7 @@ def split(names: Sequence[str], protocol: str) -> tuple[list[str], list[str]]:
 
 def sparse_fit(source: Path, protocol: str, steps: int) -> Scene:
     """A scene with the cameras and photos of the reconstructed scene at `source`, fitted by `protocol`."""
-    scene = Scene.create(CACHE / "sparse" / f"{source.name}-{protocol}-{steps}")
+    scene = Scene.create(CACHE / "sparse" / f"{source.name}-{protocol}-{steps}-{code_digest()}")
     if scene.splats_path.is_file():
         return scene
     for part in ("images", "sparse"):
