@@ -207,6 +207,7 @@ def test_screen_space_tells_radii_and_gradients() -> None:
     to_the_right = float(screen.abs_gradients[0, 0])
     # Moving the centre by one pixel is moving the splat by z / focal
     assert splats["means"].grad[0, 0] * 2 / 50 == pytest.approx(to_the_right, rel=1e-3)
+    assert abs(splats["means"].grad[0, 1]) < 1e-4 * splats["means"].grad[0, 0]
 
     splats["means"].grad = None
     rgb, _, _ = rasterize(**splats, camera=camera, screen=screen)

@@ -41,7 +41,7 @@ def rasterize(
     MissingBackendError a missing device.
 
     Memory on the CPU, beside arguments and pictures: 170 bytes a splat, 8 a splat and tile it touches (at most 64 MiB),
-    at most 128 MiB of counts; 40 more a splat and tile (at most 320 MiB) where gradients are asked for.
+    at most 128 MiB of counts; 48 more a splat and tile (at most 384 MiB) where gradients are asked for.
     """
     count = _check_shapes(means, quats, log_scales, opacity_logits, sh, background)
     coefficients = sh.shape[1] if isinstance(sh, torch.Tensor) else 1 + sh[1].shape[1]

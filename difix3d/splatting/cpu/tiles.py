@@ -19,7 +19,7 @@ from difix3d.splatting.cpu.lanes import load, store
 from difix3d.splatting.cpu.projection import CULLED, EXTENT_X, EXTENT_Y, ROW, X, Y
 
 TILE_PX = 32  # 8x8 blocks: which of them a splat touches fits into 64 bits
-MAX_ENTRIES = 1 << 23  # (splat, bin) pairs before bins are made larger; each takes 8 bytes, and 40 more with gradients
+MAX_ENTRIES = 1 << 23  # (splat, bin) pairs before bins are made larger; each takes 8 bytes, and 48 more with gradients
 MAX_COUNTS = 1 << 24  # (chunk, bin) pairs before bins are made larger; each takes 8 bytes
 CHUNK = 2048  # splats counted and placed at once
 
