@@ -22,6 +22,10 @@ from difix3d.scene import Scene
 
 RATERS, FRAMES = 30, 67
 ITEMS = FRAMES * 6  # 402 pairs of four candidates
+NOISE = 2.5
+"""Of the good raters. Two wrong answers to the eight or nine gold questions that each gets are no more than chance, and
+flagged. With the 4 that scripted raters have elsewhere a corrupted picture is preferred once in 40, and in one campaign
+of twenty one of the 27 does so twice; with this once in 300, which is one campaign in a thousand."""
 
 
 @pytest.mark.slow
@@ -42,7 +46,7 @@ def test_a_campaign_finds_the_true_order_and_the_bad_raters(tmp_path: Path) -> N
             "rater-always-left": takes_left,
             "rater-adversarial": knows(truth, against=True),
         }
-        good = {f"rater-number-{number:06d}": knows(truth) for number in range(RATERS - len(bad))}
+        good = {f"rater-number-{number:06d}": knows(truth, NOISE) for number in range(RATERS - len(bad))}
         raters = [Rater(app.port, name, choose) for name, choose in {**bad, **good}.items()]
 
         def campaign(rater: Rater) -> None:
