@@ -141,11 +141,12 @@ def keep(scene: Scene, job_id: str) -> None:
 def run_inline(scene: Scene, steps: Sequence[Step], job_id: str = "") -> Iterator[Event]:
     """Run `steps` here, one after the other; every event is logged in the scene, then yielded.
 
-    Errors are raised as they come; closing the generator closes the stage that is running.
+    Errors are raised as they come, those of settings before the first stage; closing the generator closes the stage
+    that is running.
     """
+    configs = [make_config(step.stage, step.config) for step in steps]
     scene.sweep_partials()
-    for step in steps:
-        config = make_config(step.stage, step.config)
+    for step, config in zip(steps, configs):
         function = stage_function(step.stage)
         events = function(scene, config) if step.stage in SCENE_STAGES else function(config)
         with contextlib.closing(events):  # type: ignore[type-var]

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from difix3d.cli import main
 from difix3d.scene import Scene
@@ -58,6 +59,30 @@ def test_hostile_captures_end_with_status_2_and_no_traceback(shared: Path, tmp_p
         assert "Traceback" not in done.stderr + done.stdout
         told = json.loads(done.stdout.strip().splitlines()[-1])
         assert told["error"]["kind"] == "CaptureError" and len(told["error"]["message"]) > 40
+
+
+@pytest.mark.parametrize(
+    ("flags", "kind", "words"),
+    [
+        (["--fixer", "lit"], "FixerError", "no fixer 'lit'"),
+        (["--fixer", "guided:lit"], "FixerError", "no fixer 'guided:lit'"),
+        (["--trajectory", "orbit", "orbt"], "ConfigError", "no trajectory 'orbt'"),
+        (["--trajectory", "no/such/path.json"], "FormatError", "no/such/path.json"),
+        (["--train-every", "0"], "ConfigError", "train_every is 0; at least 1"),
+        (["--seconds", "-5"], "ConfigError", "seconds is -5"),
+        (["--fixer", "nobody/nothing"], "CaptureError", "at least 3"),  # of the Hub: asked when it is to fix
+    ],
+)
+def test_a_run_tells_wrong_flags_before_its_first_stage(
+    capsys, tmp_path: Path, flags: list[str], kind: str, words: str
+) -> None:
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (64, 48)).save(tmp_path / "photos" / "one.jpg")  # too few: what ingest would say
+    scene = tmp_path / "scene"
+    assert main(["run", str(tmp_path / "photos"), "--scene", str(scene), *flags, "--json"]) == 2
+    error = last_json(capsys)["error"]
+    assert error["kind"] == kind and words in error["message"]
+    assert bool(list(Scene(scene).events())) == (kind == "CaptureError")
 
 
 def test_a_bug_is_status_1_with_its_traceback(capsys, monkeypatch, tmp_path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from difix3d import jobs
-from difix3d.errors import ConfigError, JobError
+from difix3d.errors import ConfigError, FixerError, JobError
 from difix3d.events import Done, Failed
 from difix3d.jobs import CANCELLED, DONE, FAILED, LOST, RUNNING, Step
 from difix3d.scene import Scene
@@ -106,6 +106,10 @@ def test_settings_that_cannot_be_are_told_before_anything_starts(scene: Scene) -
         jobs.start(scene, [Step("ingest", {"capture_folder": "x"})])
     with pytest.raises(ConfigError, match="no stage 'dance'"):
         jobs.start(scene, [Step("dance")])
+    with pytest.raises(FixerError, match="no fixer 'lit'"):
+        jobs.start(scene, [Step("ingest"), Step("fix", {"fixer": "lit"})])
+    with pytest.raises(ConfigError, match="no trajectory 'orbt'"):
+        jobs.start(scene, [Step("ingest"), Step("render", {"trajectory": "orbt"})])
     assert jobs.find(scene) is None
 
 

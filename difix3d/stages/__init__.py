@@ -28,7 +28,8 @@ def config_class(name: str) -> type:
 
 
 def make_config(name: str, settings: dict[str, Any]) -> Any:
-    """A stage's config from JSON-ready settings; ConfigError names an unknown or impossible one."""
+    """A stage's config from JSON-ready settings; ConfigError names an unknown or impossible one, and a field's own
+    check raises what it raises."""
     cls = config_class(name)
     fields = {field.name: field for field in dataclasses.fields(cls)}
     for setting, value in settings.items():
@@ -50,6 +51,8 @@ def _check(name: str, setting: str, value: Any, bounds: Any) -> None:
         raise ConfigError(f"{name}: {setting} is {value}; at least {minimum} is needed")
     if maximum is not None and value > maximum:
         raise ConfigError(f"{name}: {setting} is {value}; at most {maximum} is allowed")
+    if check := bounds.get("check"):
+        check(value)
 
 
 def _module(name: str):

@@ -33,7 +33,8 @@ StageBody = Callable[[Scene, Any], Generator[Event, None, dict[str, Any] | None]
 
 
 def option(default: Any, help: str, **metadata: Any) -> Any:
-    """A config field: its default, its help text, and optionally choices=(...), minimum=, maximum=."""
+    """A config field: its default, its help text, and optionally choices=(...), minimum=, maximum=, and check=, which is
+    called with a value and raises where it cannot be: quick, since a job's settings are checked before it starts."""
     if isinstance(default, list):
         raise TypeError("use a tuple: configs are frozen")
     return dataclasses.field(default=default, metadata={"help": help, **metadata})

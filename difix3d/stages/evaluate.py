@@ -18,7 +18,7 @@ from difix3d.perceptual_weights import how_to_get
 from difix3d.scene import Scene
 from difix3d.stages.base import option, stage
 from difix3d.stages.fit import PRESETS
-from difix3d.stages.fix import fixer_inputs
+from difix3d.stages.fix import check_fixer, fixer_inputs
 from difix3d.stages.fixing import FixSession
 from difix3d.trajectories import HELDOUT
 from difix3d.types import View
@@ -34,7 +34,7 @@ _FALLBACK_LONG_SIDE_PX = 640
 class EvaluateConfig:
     """What is judged, and at which size."""
 
-    fixer: str = option(DEFAULT_FIXER, "a fixer's name, a checkpoint folder or a Hub id owner/model")
+    fixer: str = option(DEFAULT_FIXER, "a fixer's name, a checkpoint folder or a Hub id owner/model", check=check_fixer)
     long_side_px: int = option(0, "longer side of the compared pictures; 0: as fitted", minimum=0, maximum=8192)
     seed: int = option(0, "of the random choices of a fixer that makes any", minimum=0)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from difix3d.atomic import replacing_folder, write_json
 from difix3d.errors import SceneError
 from difix3d.events import Artifact, Event, Progress, Warned
-from difix3d.fixers import DEFAULT_FIXER, checkpoint_of
+from difix3d.fixers import DEFAULT_FIXER, checkpoint_of, load_fixer
 from difix3d.formats.image import write_rgb
 from difix3d.formats.video import open_video
 from difix3d.scene import Scene, hash_file
@@ -28,12 +28,21 @@ _PREVIEW_SECONDS = 2.0
 _PREVIEW_LONG_SIDE_PX = 1280
 
 
+def check_fixer(name: str) -> None:
+    """Raises what load_fixer does for a name that is no fixer's ("" is the default's). Nothing is loaded or fetched."""
+    load_fixer(name or DEFAULT_FIXER)
+
+
 @dataclass(frozen=True)
 class FixConfig:
     """Which frames, by what, and with which photos."""
 
     trajectory: str = option("extrapolate", "the rendered trajectory to fix")
-    fixer: str = option(DEFAULT_FIXER, "a fixer's name, a checkpoint folder or a Hub id owner/model, or guided:FOLDER")
+    fixer: str = option(
+        DEFAULT_FIXER,
+        "a fixer's name, a checkpoint folder or a Hub id owner/model, or guided:FOLDER",
+        check=check_fixer,
+    )
     references: str = option(AUTO, "auto: those that show the most together; none; or names, as 00001.jpg,00007.jpg")
     seed: int = option(0, "of the random choices of a fixer that makes any", minimum=0)
 

@@ -37,11 +37,22 @@ _PREVIEW_LONG_SIDE_PX = 640
 _HARDLY_ANYTHING = 0.3
 
 
+def check_trajectory(trajectory: str) -> None:
+    """ConfigError for a name that is none; for a FILE.json, what read_camera_path raises, SceneError for its name."""
+    if _is_file(trajectory):
+        read_camera_path(trajectory)
+        trajectory_name(trajectory)
+    elif trajectory not in PATHS:
+        raise ConfigError(
+            f"There is no trajectory {trajectory!r}. Choose one of {', '.join(PATHS)}, or give a camera_path FILE.json."
+        )
+
+
 @dataclass(frozen=True)
 class RenderConfig:
     """Settings of the render; frames, factor and shift are for paths that are made here (orbit to extrapolate)."""
 
-    trajectory: str = option("extrapolate", f"{', '.join(PATHS)}, or a camera_path FILE.json")
+    trajectory: str = option("extrapolate", f"{', '.join(PATHS)}, or a camera_path FILE.json", check=check_trajectory)
     frames: int = option(48, "how many frames", minimum=1, maximum=MAX_FRAMES)
     fps: float = option(12.0, "frames a second of the video", minimum=1, maximum=120)
     long_side_px: int = option(0, "longer side of the frames; 0: the photos', at most 960", minimum=0, maximum=8192)
@@ -155,11 +166,7 @@ def render(scene: Scene, config: RenderConfig) -> Generator[Event, None, dict[st
 def _trajectory(scene: Scene, config: RenderConfig) -> Trajectory:
     if _is_file(config.trajectory):
         return read_camera_path(config.trajectory)
-    if config.trajectory not in PATHS:
-        raise ConfigError(
-            f"There is no trajectory {config.trajectory!r}. "
-            f"Choose one of {', '.join(PATHS)}, or give a camera_path FILE.json."
-        )
+    check_trajectory(config.trajectory)
     if not scene.sparse_dir.is_dir():
         raise SceneError(
             f"{scene.id} has no cameras (sparse/0), which {config.trajectory} is made from. "
