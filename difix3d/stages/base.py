@@ -33,8 +33,10 @@ StageBody = Callable[[Scene, Any], Generator[Event, None, dict[str, Any] | None]
 
 
 def option(default: Any, help: str, **metadata: Any) -> Any:
-    """A config field: its default, its help text, and optionally choices=(...), minimum=, maximum=, and check=, which is
-    called with a value and raises where it cannot be: quick, since a job's settings are checked before it starts."""
+    """A config field: its default, its help text, and optionally choices=(...), minimum=, maximum=, check=.
+
+    check is called with a value and raises where that cannot be. It is quick: settings are checked before a job starts.
+    """
     if isinstance(default, list):
         raise TypeError("use a tuple: configs are frozen")
     return dataclasses.field(default=default, metadata={"help": help, **metadata})
