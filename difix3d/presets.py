@@ -30,10 +30,16 @@ def steps_for_run(
     The held-out photos' cameras are rendered as well: with those photos they are the training pairs of an export.
 
     capture: paths; empty: the scene has its photos already, start at reconstruct. seconds: the fit's budget, 0 for
-    the preset's. fixer: "" for the default. until: the last stage to run. holdout 0 leaves evaluate out.
+    the preset's. fixer: "" for the default. until: the last stage to run. holdout 0 leaves evaluate out; ConfigError
+    for one that would leave no photo to fit to.
     """
     from difix3d.fixers import DEFAULT_FIXER
 
+    if holdout < 0 or holdout == 1:
+        raise ConfigError(
+            f"Every N-th photo is to be kept out, and N (holdout) is {holdout}: expected 0, which keeps none out, or 2 "
+            "and more, such as 8. 1 would keep out all of them and leave none to fit to."
+        )
     fixer = fixer or DEFAULT_FIXER
     steps = []
     if capture:

@@ -68,6 +68,8 @@ def test_hostile_captures_end_with_status_2_and_no_traceback(shared: Path, tmp_p
         (["--fixer", "guided:lit"], "FixerError", "no fixer 'guided:lit'"),
         (["--trajectory", "orbit", "orbt"], "ConfigError", "no trajectory 'orbt'"),
         (["--trajectory", "no/such/path.json"], "FormatError", "no/such/path.json"),
+        (["--holdout", "1"], "ConfigError", "(holdout) is 1: expected 0"),
+        (["--holdout", "-1"], "ConfigError", "(holdout) is -1: expected 0"),
         (["--train-every", "0"], "ConfigError", "train_every is 0; at least 1"),
         (["--seconds", "-5"], "ConfigError", "seconds is -5"),
         (["--fixer", "nobody/nothing"], "CaptureError", "at least 3"),  # of the Hub: asked when it is to fix
