@@ -235,13 +235,14 @@ def _sources(config: IngestConfig) -> tuple[str, ...]:
             raise CaptureError(
                 f"Found the folder {folders[0].name!r} among {len(given)} names. Give one folder, or only files."
             )
-        return _in_folder(folders[0])
+        return files_in_folder(folders[0])
     if odd := [path.name for path in given if not path.is_file()]:
         raise CaptureError(f"{odd[0]} is no regular file. Give a video, photos, or a folder of photos.")
     return tuple(str(path) for path in sorted(given, key=lambda path: natural_key(path.name)))
 
 
-def _in_folder(folder: Path) -> tuple[str, ...]:
+def files_in_folder(folder: Path) -> tuple[str, ...]:
+    """The photos of a folder, else its videos, in natural order of their names. CaptureError where it has neither."""
     entries: list[Path] = []
     for entry in folder.iterdir():
         if not entry.name.startswith("."):

@@ -15,6 +15,7 @@ from gradio.themes.utils.fonts import LocalFont
 from difix3d import jobs
 from difix3d.errors import ConfigError
 from difix3d.presets import steps_for_run
+from difix3d.stages.ingest import files_in_folder
 from difix3d.ui import live, widgets
 from difix3d.ui.page import build
 from difix3d.ui.rating import routes as rating_routes
@@ -74,7 +75,7 @@ def _begin(studio: Studio, capture: Path) -> str:
     if known:
         scene = known[0]
     else:
-        files = [path for path in capture.iterdir() if path.is_file()] if capture.is_dir() else [capture]
+        files = files_in_folder(capture) if capture.is_dir() else [capture]  # as difix3d run FOLDER takes them
         name = capture.parent.name if capture.name in ("images", "photos", "input") else capture.stem
         scene = studio.new_scene(name, "", files, source)
     job = jobs.find(scene)
