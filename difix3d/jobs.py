@@ -5,6 +5,7 @@
     cancel(scene, job.id)              # gone within two seconds
     keep(scene, job.id)                # its fit ends now, and the job goes on with what the fit has
     find(scene)                        # the latest job, with its true state
+    resumable(scene)                   # the job whose steps are to be started again
 
 `run_inline` is the same work in this process: the command line, tests, and ZeroGPU, where the GPU is lent to the
 request. On disk a job is jobs/ID.json (rewritten as its state changes) and jobs/ID.log (its stderr).
@@ -21,7 +22,7 @@ import sys
 import time
 import traceback
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ LOST_MESSAGE = (
 )
 CANCELLED_MESSAGE = "Cancelled. Finished stages are kept."
 CRASH_MESSAGE = "Something went wrong inside the program ({error}). Finished stages are kept; the log has the details."
+MAKING = ("reconstruct", "fit")
+"""A job with one of these makes the scene; others add to it."""
 TURNS = ".turns"
 """Beside the scenes: see difix3d.turns."""
 _SPAWN_SECONDS = 20.0
@@ -98,10 +101,13 @@ def start(scene: Scene, steps: Sequence[Step], environment: Mapping[str, str] | 
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
 
-def find(scene: Scene, job_id: str | None = None) -> Job | None:
-    """The job of that id, or the latest one; its state is checked against the process. None where there is none."""
+def find(scene: Scene, job_id: str | None = None, having: Collection[str] = ()) -> Job | None:
+    """The job of that id, or the latest one (having: of those with a step of one of these stages); its state is checked
+    against the process. None where there is none."""
     paths = [scene.jobs_dir / f"{job_id}.json"] if job_id else sorted(scene.jobs_dir.glob("*.json"))
     jobs = [_load(path) for path in paths if path.is_file()]
+    if having:
+        jobs = [job for job in jobs if any(step.stage in having for step in job.steps)]
     if not jobs:
         return None
     job = max(jobs, key=lambda job: job.created)
@@ -111,6 +117,13 @@ def find(scene: Scene, job_id: str | None = None) -> Job | None:
         if job.state == RUNNING:
             job = _end_of_a_dead_one(scene, job)
     return job
+
+
+def resumable(scene: Scene) -> Job | None:
+    """The latest job that makes the scene (finds its cameras, fits its splats), where it ended before its last step,
+    whatever ran since. None where it runs, or came to its end."""
+    job = find(scene, having=MAKING)
+    return job if job is not None and job.state in (FAILED, CANCELLED, LOST) else None
 
 
 def cancel(scene: Scene, job_id: str) -> Job:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -87,6 +88,22 @@ def test_a_picture_outside_the_scene_is_refused(scene: Scene) -> None:
     scene.log(Artifact("fit", "preview", "../../secret.png"), "one")
     with pytest.raises(Exception, match="out of the scene"):
         look(Follower(), scene)
+
+
+def test_a_job_that_made_the_scene_can_be_gone_on_with_whatever_ran_since(scene: Scene) -> None:
+    follower = Follower()
+    begin(scene, "one", 1.0, jobs.CANCELLED)
+    assert look(follower, scene)["resumable"]
+    export = Job("two", (Step("export", {}),), jobs.DONE, 2.0)
+    jobs._save(scene, export)
+    assert look(follower, scene)["resumable"] and jobs.resumable(scene).id == "one"
+    jobs._save(scene, dataclasses.replace(export, state=jobs.FAILED))
+    assert jobs.resumable(scene).id == "one"
+    created = psutil.Process().create_time()
+    jobs._save(scene, dataclasses.replace(export, state=jobs.RUNNING, pid=os.getpid(), pid_created=created))
+    assert not look(follower, scene)["resumable"]  # one job at a time
+    begin(scene, "three", 3.0, jobs.DONE)
+    assert not look(follower, scene)["resumable"] and jobs.resumable(scene) is None
 
 
 def test_only_a_running_fit_with_splats_can_be_kept(scene: Scene) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -90,7 +91,7 @@ def live(panel: dict[str, Any] | None) -> tuple[Any, ...]:
         gr.HTML(visible=not state),
         gr.Button(visible=bool(panel and panel["fitting"])),
         gr.Button(visible=state == jobs.RUNNING),
-        gr.Button(visible=state in (jobs.FAILED, jobs.CANCELLED, jobs.LOST)),
+        gr.Button(visible=bool(panel and panel["resumable"])),
     )
 
 
@@ -101,9 +102,10 @@ def _starter(shared: Shared) -> Any:
     ) -> tuple[Any, ...]:
         if not files:
             raise CaptureError("Choose photos or a video first, or try the example.")
-        scene = shared.studio.new_scene((name or "").strip() or _name_of(files), visitor["id"], files)
-        steps = _steps(shared.studio.uploads_of(scene), preset, paths, holdout, shared.studio.default_fixer)
-        shared.studio.start_job(scene, visitor["id"], steps)
+        studio = shared.studio
+        with studio.begun_scene((name or "").strip() or _name_of(files), visitor["id"], files) as scene:
+            steps = _steps(studio.uploads_of(scene), preset, paths, holdout, studio.default_fixer)
+            studio.start_job(scene, visitor["id"], steps)
         return {**visitor, "scene": scene.id}, scene.id, None, ""
 
     return start
@@ -119,12 +121,13 @@ def _example_starter(shared: Shared) -> Any:
             for scene in studio.scenes_of(visitor["id"])
             if scene.info.get("source") == EXAMPLE_SOURCE and studio.may_change(scene, visitor["id"])
         ]
-        scene = mine[0] if mine else studio.new_scene("courtyard", visitor["id"], photos, EXAMPLE_SOURCE)
-        scene.update_info(licence="Apache-2.0")
-        job = jobs.find(scene)
-        if job is None or job.state != jobs.RUNNING:
-            steps = _steps(studio.uploads_of(scene), preset, paths, holdout, studio.default_fixer)
-            studio.start_job(scene, visitor["id"], steps)
+        begun = studio.begun_scene("courtyard", visitor["id"], photos, EXAMPLE_SOURCE)
+        with contextlib.nullcontext(mine[0]) if mine else begun as scene:
+            scene.update_info(licence="Apache-2.0")
+            job = jobs.find(scene)
+            if job is None or job.state != jobs.RUNNING:
+                steps = _steps(studio.uploads_of(scene), preset, paths, holdout, studio.default_fixer)
+                studio.start_job(scene, visitor["id"], steps)
         return {**visitor, "scene": scene.id}, scene.id
 
     return start
@@ -147,9 +150,9 @@ def _resumer(shared: Shared) -> Any:
     @told
     def resume(visitor: dict[str, str], scene_id: str) -> None:
         scene = shared.studio.open_scene(scene_id, visitor["id"])
-        job = jobs.find(scene)
+        job = jobs.resumable(scene)
         if job is None:
-            raise ConfigError("Nothing ran here yet: press Start.")
+            raise ConfigError("Nothing in this scene waits to go on. Press Start to make another one.")
         shared.studio.start_job(scene, visitor["id"], job.steps)
 
     return resume

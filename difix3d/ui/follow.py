@@ -142,4 +142,5 @@ def panel(job: jobs.Job, followed: Followed, scene: Scene, url: Any) -> dict[str
         "curve": followed.curve,
         "splats": followed.splats,
         "fitting": job.state == jobs.RUNNING and followed.fitting,
+        "resumable": job.state != jobs.RUNNING and jobs.resumable(scene) is not None,
     }

@@ -117,6 +117,8 @@ def _renderer(shared: Shared) -> Any:
         if trajectory not in NAMES:
             raise ConfigError("Choose a path from the list.")
         scene = shared.studio.open_scene(scene_id, visitor["id"])
+        if not scene.splats_path.is_file():
+            raise ConfigError("This scene has no splats to render yet. Let its job under Capture come that far first.")
         steps = [
             jobs.Step("render", {"trajectory": trajectory}),
             jobs.Step("fix", {"trajectory": trajectory, "fixer": shared.studio.fixer(fixer).name}),

@@ -128,6 +128,18 @@ class Studio:
             _link_or_copy(path, target)
         return scene
 
+    @contextlib.contextmanager
+    def begun_scene(self, name: str, visitor: str, uploads: Sequence[str | Path], source: str = "") -> Iterator[Scene]:
+        """new_scene, to start its first job in. Where that cannot be, the folder goes again: each press of Start would
+        leave a dead scene and a copy of the upload. JobError, before anything is copied, from check_no_job."""
+        self.check_no_job(visitor)
+        scene = self.new_scene(name, visitor, uploads, source)
+        try:
+            yield scene
+        except Exception:
+            _remove(scene)
+            raise
+
     def uploads_of(self, scene: Scene) -> list[str]:
         """What was uploaded, to ingest; empty for a scene that came otherwise."""
         folder = scene.root / "upload"
@@ -140,21 +152,22 @@ class Studio:
         job = jobs.find(scene)
         if job is not None and job.state == jobs.RUNNING:
             raise JobError("A job is running in this scene. Cancel it first.")
-        # Gone at once, for those too who write into it just now: gold is made while people rate.
-        doomed = scene.root.with_name(f".{scene.id[:60]}-{secrets.token_hex(4)}.deleted")
-        scene.root.rename(doomed)
-        (doomed / "scene.json").unlink()
-        shutil.rmtree(doomed)
+        _remove(scene)
+
+    def check_no_job(self, visitor: str) -> None:
+        """JobError where this visitor of a public server has a job running: they have one at a time."""
+        if not self.public:
+            return
+        for other in self.scenes_of(visitor):
+            running = jobs.find(other)
+            if running and running.state == jobs.RUNNING and self.may_change(other, visitor):
+                raise JobError(f"Your job in {other.info['name']!r} is still running. Wait for it, or cancel it.")
 
     def start_job(self, scene: Scene, visitor: str, steps: Sequence[jobs.Step]) -> jobs.Job:
-        """jobs.start, for those who may; one job at a time for each visitor of a public server."""
+        """jobs.start, for those who may, and have none running (check_no_job)."""
         if not self.may_change(scene, visitor):
             raise JobError("This scene is shown to everybody. Make one of your own under Capture to work on it.")
-        if self.public:
-            for other in self.scenes_of(visitor):
-                running = jobs.find(other)
-                if running and running.state == jobs.RUNNING and self.may_change(other, visitor):
-                    raise JobError(f"Your job in {other.info['name']!r} is still running. Wait for it, or cancel it.")
+        self.check_no_job(visitor)
         # A database's URL may hold a password: it goes to the child, and not into the job's file.
         url = self.store.engine.url.render_as_string(hide_password=False)
         return jobs.start(scene, steps, {"DIFIX3D_RATINGS_DB": url})
@@ -230,6 +243,14 @@ class Studio:
 def owner_key(visitor: str) -> str:
     """What a scene keeps of its owner: enough to know them again, not enough to pose as them."""
     return hashlib.sha256(f"owner {visitor}".encode()).hexdigest()[:24] if visitor else ""
+
+
+def _remove(scene: Scene) -> None:
+    # Gone at once, for those too who write into it just now: gold is made while people rate.
+    doomed = scene.root.with_name(f".{scene.id[:60]}-{secrets.token_hex(4)}.deleted")
+    scene.root.rename(doomed)
+    (doomed / "scene.json").unlink()
+    shutil.rmtree(doomed)
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
