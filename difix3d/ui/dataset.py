@@ -28,7 +28,7 @@ from difix3d.ui import campaign
 from difix3d.ui.fixers import FETCHING, Fetching
 from difix3d.ui.rate import EVERYWHERE, HERE
 from difix3d.ui.shared import QUIET, Shared, empty, facts, told
-from difix3d.ui.studio import Studio
+from difix3d.ui.studio import Studio, archive_of
 
 NO_VOTES = "No votes yet. Compare some pairs under Rate; each one is counted here."
 HUB_STARTS = (*PINNED_REVISIONS, "nvidia/difix_ref")
@@ -238,7 +238,7 @@ def _exported(shared: Shared, scene: Scene, scope: str) -> str:
 
 def _zipped(folder: Path) -> Path:
     """The export as one file beside it, made again when the export is newer."""
-    archive = folder.with_suffix(".zip")
+    archive = archive_of(folder)
     if not archive.is_file() or archive.stat().st_mtime < (folder / MARK).stat().st_mtime:
         with replacing_file(archive) as temporary:
             shutil.make_archive(str(temporary.with_suffix("")), "zip", folder)

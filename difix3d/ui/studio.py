@@ -253,6 +253,11 @@ def _remove(scene: Scene) -> None:
     shutil.rmtree(doomed)
 
 
+def archive_of(export: Path) -> Path:
+    """Where the export in a folder lies as one file. Not with_suffix: names hold dots, "walk-14.35" is one."""
+    return export.with_name(f"{export.name}.zip")
+
+
 def _link_or_copy(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
