@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import difix3d
 from difix3d.errors import ConfigError, Difix3DError, RatingError
 from difix3d.events import Artifact, Done, Event, Progress, Warned
-from difix3d.scene import Scene, folder_name
+from difix3d.scene import Scene, folder_name, was_deleted
 from difix3d.stages import SCENE_STAGES, STUDIO_STAGES, config_class, make_config, stage_function
 
 if TYPE_CHECKING:
@@ -194,6 +194,8 @@ def _scene_for(capture: list[str], scene: str | None) -> tuple[Scene, list[str]]
     # Another capture of the same name gets a scene of its own.
     for number in range(1, 1000):
         folder = root / (name if number == 1 else f"{name}-{number}")
+        if was_deleted(folder):
+            continue
         if not (folder / "scene.json").is_file() or Scene(folder).info.get("source") == str(first):
             return Scene.create(folder, name=_capture_name(first), source=str(first)), capture
     raise ConfigError(f"{root} holds 1,000 scenes called {name}. Name one with --scene DIR.")

@@ -37,6 +37,8 @@ from difix3d.atomic import recover_folder, write_json
 from difix3d.errors import SceneError
 from difix3d.events import Event, from_json, to_json
 
+_DELETED = ".deleted"
+"""Beside the scenes: an empty file for each that was deleted."""
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 
@@ -50,6 +52,17 @@ def safe_name(name: str) -> str:
 def folder_name(text: str) -> str:
     """A file name made of `text`: what does not fit becomes '-'."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:60] or "scene"
+
+
+def mark_deleted(root: Path) -> None:
+    """No new scene gets this one's name from now on: votes go by it, and outlive the scene."""
+    mark = root.parent / _DELETED / root.name
+    mark.parent.mkdir(exist_ok=True)
+    mark.touch()
+
+
+def was_deleted(root: Path) -> bool:
+    return (root.parent / _DELETED / root.name).exists()
 
 
 class Scene:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from difix3d import jobs
+from difix3d import cli, jobs
 from difix3d.errors import JobError, SceneError
 from difix3d.events import Progress
 from difix3d.jobs import Job, Step
@@ -85,6 +85,18 @@ def test_a_visitor_of_a_public_server_has_one_job_at_a_time(tmp_path: Path, uplo
         studio.delete_scene(first, "ann")
     studio.delete_scene(second, "ann")
     assert not second.root.exists()
+
+
+def test_the_name_of_a_deleted_scene_is_not_given_again(
+    tmp_path: Path, uploads: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studio = make(tmp_path, public=False)
+    for number in ("", "-2", "-3"):
+        scene = studio.new_scene("one", "ann", uploads)
+        assert scene.id == f"one{number}"
+        studio.delete_scene(scene, "ann")
+    monkeypatch.setenv("DIFIX3D_SCENES", str(studio.scenes_root))
+    assert cli._scene_for([str(uploads[0].parent)], None)[0].id == "one-4"
 
 
 @pytest.mark.parametrize("name", ["../secret", "/etc", "a/b", "", ".studio-secret", "x" * 200])

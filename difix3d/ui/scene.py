@@ -42,7 +42,10 @@ def build(shared: Shared) -> None:
                 go = gr.Button("Render and fix it", variant="primary")
     report = gr.HTML()
     with gr.Accordion("Delete this scene", open=False):
-        gr.HTML("<p class='dx-note'>Photos, splats, renders and fixes go. Votes stay, without their pictures.</p>")
+        gr.HTML(
+            "<p class='dx-note'>Photos, splats, renders, fixes and this scene's dataset go. Votes stay, without their "
+            "pictures. Not reached are a dataset of all scenes, downloads, and what was pushed or waits for it.</p>"
+        )
         with gr.Row():
             sure = gr.Textbox(label="Write its name to be sure", max_length=80)
             delete = gr.Button("Delete", variant="stop")

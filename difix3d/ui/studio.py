@@ -20,15 +20,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from difix3d import jobs
-from difix3d.atomic import replacing_file
+from difix3d.atomic import recover_folder, replacing_file
 from difix3d.errors import JobError, SceneError
 from difix3d.events import Event
 from difix3d.fixers import DEFAULT_FIXER, load_fixer
 from difix3d.fixers.listing import Offer, offers
 from difix3d.formats.overlap import natural_key
 from difix3d.machine import free_disk_bytes
+from difix3d.ratings.export import MARK
 from difix3d.ratings.store import RatingStore
-from difix3d.scene import Scene, folder_name, safe_name
+from difix3d.scene import Scene, folder_name, mark_deleted, safe_name, was_deleted
 from difix3d.stages.choosing import Chooser
 from difix3d.stages.fixing import FixSession
 from difix3d.ui.media import Media
@@ -146,12 +147,17 @@ class Studio:
         return sorted((str(path) for path in folder.iterdir()), key=natural_key) if folder.is_dir() else []
 
     def delete_scene(self, scene: Scene, visitor: str) -> None:
-        """Remove the folder. JobError while something runs there, SceneError for somebody else's scene."""
+        """Remove the scene and its export. JobError while something runs there, SceneError for somebody else's scene.
+
+        The scene goes last: who is stopped on the way finds it still there, and deletes it again.
+        """
         if not self.may_change(scene, visitor):
             raise SceneError("This scene is not yours to delete.")
         job = jobs.find(scene)
         if job is not None and job.state == jobs.RUNNING:
             raise JobError("A job is running in this scene. Cancel it first.")
+        mark_deleted(scene.root)
+        _remove_export(self.exports_root / scene.id)
         _remove(scene)
 
     def check_no_job(self, visitor: str) -> None:
@@ -229,8 +235,11 @@ class Studio:
         return {"ok": True, "version": __version__, "scenes": len(list(self.scenes_root.glob("*/scene.json")))}
 
     def _claim_folder(self, name: str) -> Path:
+        """A new folder, whose name was no deleted scene's, and which has no export from before."""
         for number in range(1, 10_000):
             root = self.scenes_root / (name if number == 1 and not self.public else f"{name}-{self._suffix(number)}")
+            if was_deleted(root) or (self.exports_root / root.name).exists():
+                continue
             with contextlib.suppress(FileExistsError):
                 root.mkdir()
                 return root
@@ -256,6 +265,20 @@ def _remove(scene: Scene) -> None:
 def archive_of(export: Path) -> Path:
     """Where the export in a folder lies as one file. Not with_suffix: names hold dots, "walk-14.35" is one."""
     return export.with_name(f"{export.name}.zip")
+
+
+def _remove_export(export: Path) -> None:
+    """At once for all who look; what is aside when this is stopped goes the next time."""
+    recover_folder(export)
+    aside, archive = export.with_name(f".{export.name}.deleted"), archive_of(export)
+    if (export / MARK).is_file():
+        if aside.exists():
+            shutil.rmtree(aside)
+        export.rename(aside)
+    if archive.is_file():
+        archive.unlink()
+    if aside.exists():
+        shutil.rmtree(aside)
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
