@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import zipfile
 from pathlib import Path
 
 import gradio as gr
+import psutil
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from rated_capture import exported
 from rated_scene import make_scene, vote_on
+from safetensors.numpy import save_file
 
+from difix3d import jobs
+from difix3d.errors import ConfigError
+from difix3d.fixers.lite.fixer import WEIGHTS
 from difix3d.scene import Scene
 from difix3d.ui import dataset
 from difix3d.ui.rate import HERE
@@ -93,3 +99,59 @@ def test_a_deletion_that_was_stopped_is_done_again(studio: Studio, monkeypatch: 
 def test_a_new_scene_does_not_take_over_an_export_that_is_there(studio: Studio) -> None:
     (studio.exports_root / "walk").mkdir(parents=True)
     assert studio.new_scene("walk", ANN["id"], []).id == "walk-2"
+
+
+def checkpoint(studio: Studio, name: str) -> Path:
+    folder = studio.checkpoints_root / name
+    folder.mkdir(parents=True)
+    save_file({}, folder / WEIGHTS.name)
+    return folder
+
+
+def test_a_finished_checkpoint_is_not_trained_over_and_an_unfinished_one_is_gone_on_with(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = voted_and_exported(studio, "walk", 0)
+    shared = shared_by(studio)
+    train, offer = dataset._trainer(shared), dataset._starts(shared)
+    started: list[dict] = []
+    monkeypatch.setattr(jobs, "start", lambda scene, steps, environment: started.append(steps[0].config))
+
+    (studio.checkpoints_root / "mine.training" / "state").mkdir(parents=True)  # was stopped
+    assert offer("lite", "mine")[2] == gr.skip()
+    train(ANN, scene.id, HERE, "lite", 30, "mine")
+    mine = checkpoint(studio, "mine")
+    assert offer("lite", "mine")[2] == "mine-2" and offer("lite", "my own")[2] == gr.skip()
+    for parent in ("lite", str(mine)):
+        with pytest.raises(gr.Error, match=r"called mine already.* mine-2 is free"):
+            train(ANN, scene.id, HERE, parent, 30, "mine")
+    train(ANN, scene.id, HERE, str(mine), 30, "")
+    checkpoint(studio, "mine-2")
+    assert offer("lite", "mine-2")[2] == "mine-3" and studio.free_name("x" * 60) == "x" * 60
+    assert [Path(each["out"]).name for each in started] == ["mine", "mine-2"]
+    # A stopped job that is started again, after another one took the name.
+    with pytest.raises(ConfigError, match="mine-3 is free"):
+        studio.start_job(scene, ANN["id"], [jobs.Step("finetune", started[0])])
+
+
+def test_two_scenes_do_not_train_one_checkpoint_at_once(studio: Studio) -> None:
+    one, other = (make_scene(studio.scenes_root, name) for name in ("one", "other"))
+    step = jobs.Step("finetune", {"data": "there", "start": "lite", "out": str(studio.checkpoints_root / "mine")})
+    one.jobs_dir.mkdir()
+    created = psutil.Process().create_time()
+    jobs._save(one, jobs.Job("first", (step,), jobs.RUNNING, 1.0, "", os.getpid(), created))
+    with pytest.raises(ConfigError, match="mine is being trained in 'one'"):
+        studio.start_job(other, ANN["id"], [step])
+
+
+def test_weights_that_were_trained_again_are_loaded_again(studio: Studio) -> None:
+    folder = checkpoint(studio, "mine")
+    scenes = [make_scene(studio.scenes_root, name) for name in ("one", "other")]
+    first, second = (studio.session(scene, str(folder)) for scene in scenes)
+    chooser = studio.chooser(scenes[0], str(folder))
+    assert studio.session(scenes[0], str(folder)) is first and second.fixer is first.fixer
+    os.utime(folder / WEIGHTS.name, ns=(2**60, 2**60))
+    again = studio.session(scenes[0], str(folder))
+    assert again is not first and again.fixer is not first.fixer
+    assert studio.session(scenes[1], str(folder)).fixer is again.fixer
+    assert studio.chooser(scenes[0], str(folder)) is not chooser

@@ -34,6 +34,7 @@ NO_VOTES = "No votes yet. Compare some pairs under Rate; each one is counted her
 HUB_STARTS = (*PINNED_REVISIONS, "nvidia/difix_ref")
 MOST_STEPS, FIRST_STEPS = 2000, 30
 MOST_CROP_PX = 256
+NAME = "mine"
 
 
 def build(shared: Shared) -> None:
@@ -59,7 +60,7 @@ def build(shared: Shared) -> None:
                 steps = gr.Slider(
                     1, MOST_STEPS, value=FIRST_STEPS, step=1, label="Steps", min_width=140, elem_id="dx-steps"
                 )
-                name = gr.Textbox(label="Name of the new checkpoint", value="mine", max_length=60, min_width=140)
+                name = gr.Textbox(label="Name of the new checkpoint", value=NAME, max_length=60, min_width=140)
             train = gr.Button("Fine-tune on the dataset", elem_id="dx-finetune")
             ready = gr.HTML()
             lacking = gr.HTML()
@@ -70,7 +71,7 @@ def build(shared: Shared) -> None:
 
     for moment in (shared.revision.change, scope.change):
         moment(_reader(shared), opened, [results, exported], **QUIET)
-    shared.revision.change(_starts(shared), [start], [start, ready], **QUIET)
+    shared.revision.change(_starts(shared), [start, name], [start, ready, name], **QUIET)
     shared.filters.change(_filtered, [shared.filters], [filtered], **QUIET)
     write.click(_exporter(shared), [*opened, shared.filters], None, **QUIET)
     train.click(_trainer(shared), [*opened, start, steps, name], None, **QUIET)
@@ -168,7 +169,7 @@ def _trainer(shared: Shared) -> Any:
         data = _export_dir(studio, scene, scope)
         if not (data / MARK).is_file():
             raise ConfigError("There is no dataset yet: press Write the dataset first.")
-        out = studio.checkpoints_root / safe_name(folder_name(name or "mine"))
+        out = studio.checkpoints_root / safe_name(folder_name(name or studio.free_name(NAME)))
         settings = {"data": str(data), "start": start, "out": str(out), "steps": int(steps)}
         if (
             start is not None and weights_of(start) is None
@@ -255,10 +256,13 @@ def _start_choices(studio: Studio) -> list[tuple[str, str]]:
 
 def _starts(shared: Shared) -> Any:
     @told
-    def starts(chosen: str | None) -> tuple[Any, str]:
+    def starts(chosen: str | None, name: str) -> tuple[Any, str, Any]:
         choices = _start_choices(shared.studio)
         first = choices[0][1]  # what was named, else the one that needs no download
         value = chosen if chosen in [value for _, value in choices] else first
-        return gr.Dropdown(choices=choices, value=value), campaign.trained_html(shared.studio)
+        wanted = folder_name(name or NAME)
+        free = shared.studio.free_name(wanted)
+        told_of = campaign.trained_html(shared.studio)
+        return gr.Dropdown(choices=choices, value=value), told_of, gr.skip() if free == wanted else free
 
     return starts

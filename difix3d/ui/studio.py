@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import threading
@@ -21,9 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 from difix3d import jobs
 from difix3d.atomic import recover_folder, replacing_file
-from difix3d.errors import JobError, SceneError
+from difix3d.errors import ConfigError, JobError, SceneError
 from difix3d.events import Event
-from difix3d.fixers import DEFAULT_FIXER, load_fixer
+from difix3d.fixers import DEFAULT_FIXER, FIXERS, checkpoint_of, load_fixer
+from difix3d.fixers.difix.fixer import default_checkpoint, last_change
 from difix3d.fixers.listing import Offer, offers
 from difix3d.formats.overlap import natural_key
 from difix3d.machine import free_disk_bytes
@@ -56,7 +58,7 @@ class Studio:
         self.first_scene = ""
         self.pushing: Pushing | None = None
         self._stops: dict[str, threading.Event] = {}
-        self._sessions: OrderedDict[tuple[str, str, int], FixSession] = OrderedDict()
+        self._sessions: OrderedDict[tuple[str, int, str, int], FixSession] = OrderedDict()
         self._choosers: list[Chooser] = []
         self._lock = threading.Lock()
 
@@ -170,15 +172,43 @@ class Studio:
                 raise JobError(f"Your job in {other.info['name']!r} is still running. Wait for it, or cancel it.")
 
     def start_job(self, scene: Scene, visitor: str, steps: Sequence[jobs.Step]) -> jobs.Job:
-        """jobs.start, for those who may, and have none running (check_no_job)."""
+        """jobs.start, for those who may, and have none running (check_no_job). ConfigError for a training that would
+        take the place of a checkpoint: that is left to the command line."""
         if not self.may_change(scene, visitor):
             raise JobError("This scene is shown to everybody. Make one of your own under Capture to work on it.")
         self.check_no_job(visitor)
+        for step in steps:
+            if step.stage == "finetune":
+                self._require_new(Path(step.config["out"]))
         # A database's URL may hold a password: it goes to the child, and not into the job's file.
         url = self.store.engine.url.render_as_string(hide_password=False)
         return jobs.start(scene, steps, {"DIFIX3D_RATINGS_DB": url})
 
     # Fixers
+
+    def free_name(self, name: str) -> str:
+        """`name`, or the next of its kind that no checkpoint has. One whose training was stopped is free: under its
+        name it goes on."""
+        base, number = name, 1
+        if numbered := re.fullmatch(r"(.+)-(\d{1,4})", name):
+            base, number = numbered[1], int(numbered[2])
+        while (self.checkpoints_root / name).exists():
+            number += 1
+            name = f"{base[:50]}-{number}"
+        return name
+
+    def _require_new(self, out: Path) -> None:
+        if out.exists():
+            raise ConfigError(
+                f"There is a checkpoint called {out.name} already, and it stays. Give the new one another name: "
+                f"{self.free_name(out.name)} is free."
+            )
+        for scene in self.scenes_of(""):
+            job = jobs.find(scene)
+            if job and job.state == jobs.RUNNING and any(step.config.get("out") == str(out) for step in job.steps):
+                raise ConfigError(
+                    f"{out.name} is being trained in {scene.info['name']!r}. Wait for it, or give another name."
+                )
 
     def fixers(self) -> list[Offer]:
         """What can be chosen here. Quick: nothing is loaded, nobody asked."""
@@ -205,12 +235,17 @@ class Studio:
             self._stops[key].set()
 
     def session(self, scene: Scene, fixer: str) -> FixSession:
-        """A FixSession with its model and splats kept loaded; the longest unused of a few goes."""
+        """A FixSession with its model and splats kept loaded; the longest unused of a few goes, and at once those with
+        weights that were trained again since."""
         stamp = scene.splats_path.stat().st_mtime_ns if scene.splats_path.is_file() else 0
-        key = (str(scene.root), self.fixer(fixer).name, stamp)
+        model = (self.fixer(fixer).name, _trained(fixer))
+        key = (str(scene.root), stamp, *model)
         with self._lock:
+            for stale in [other for other in self._sessions if other[2] == fixer and other[2:] != model]:
+                gone = self._sessions.pop(stale)
+                self._choosers = [known for known in self._choosers if known.session is not gone]
             if key not in self._sessions:
-                loaded = next((s.fixer for (_, name, _), s in self._sessions.items() if name == fixer), None)
+                loaded = next((s.fixer for other, s in self._sessions.items() if other[2:] == model), None)
                 self._sessions[key] = FixSession(scene, loaded or load_fixer(fixer))
             self._sessions.move_to_end(key)
             while len(self._sessions) > _KEPT_SESSIONS:
@@ -260,6 +295,12 @@ def _remove(scene: Scene) -> None:
     scene.root.rename(doomed)
     (doomed / "scene.json").unlink()
     shutil.rmtree(doomed)
+
+
+def _trained(fixer: str) -> int:
+    """When the checkpoint folder of a fixer last changed, in ns; 0 where it is of the Hub."""
+    folder = Path(default_checkpoint() if fixer in FIXERS else checkpoint_of(fixer))
+    return last_change(folder) if folder.is_dir() else 0
 
 
 def archive_of(export: Path) -> Path:

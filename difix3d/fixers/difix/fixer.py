@@ -112,7 +112,7 @@ class DifixFixer:
 
         dtype, size = fast_dtype(torch.device(self.device())), weights_bytes(folder)
         self.settings |= {"revision": revision, "dtype": str(dtype).removeprefix("torch.")}
-        changed_ns = _last_change(folder)
+        changed_ns = last_change(folder)
         if revision is None:  # folders of one name may hold other weights: what raters saw is told by these
             self.settings["weights"] = fingerprint(folder.resolve(), changed_ns)
         key = (str(folder.resolve()), changed_ns, dtype, self.device())
@@ -171,6 +171,6 @@ class DifixFixer:
             )
 
 
-def _last_change(folder: Path) -> int:
+def last_change(folder: Path) -> int:
     """Of a checkpoint's files, in ns: trained again into the same folder, it is another one."""
     return max((path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()), default=0)
