@@ -20,8 +20,12 @@ from safetensors.numpy import save_file
 from difix3d import jobs
 from difix3d.errors import ConfigError
 from difix3d.fixers.lite.fixer import WEIGHTS
+from difix3d.ratings.campaigns import Match, enter
+from difix3d.ratings.candidates import candidates_of
+from difix3d.ratings.identity import canonical_pair, item_key
 from difix3d.scene import Scene
 from difix3d.ui import dataset
+from difix3d.ui.page import build
 from difix3d.ui.rate import HERE
 from difix3d.ui.shared import Shared
 from difix3d.ui.studio import Studio
@@ -155,3 +159,23 @@ def test_weights_that_were_trained_again_are_loaded_again(studio: Studio) -> Non
     assert again is not first and again.fixer is not first.fixer
     assert studio.session(scenes[1], str(folder)).fixer is again.fixer
     assert studio.chooser(scenes[0], str(folder)) is not chooser
+
+
+def test_votes_show_when_the_tab_is_opened(studio: Studio) -> None:
+    scene = make_scene(studio.scenes_root, "one")
+    page = build(studio)
+    (tab,) = [block for block in page.blocks.values() if isinstance(block, gr.Tab) and block.label == "Dataset"]
+
+    def opened() -> str:
+        """What the page's own handlers of that moment show."""
+        handlers = [each.fn for each in page.fns.values() if (tab._id, "select") in each.targets]
+        return " ".join(str(handler(ANN, scene.id, HERE)) for handler in handlers)
+
+    assert "No votes yet" in opened()
+    render, fix = candidates_of(scene)["orbit", 1][:2]
+    a, b = canonical_pair(render, fix)
+    enter(studio.store, [Match(item_key(a, b), a, b, "a")])
+    vote_on(studio.store, scene, "fix", "ann")
+    assert "No votes yet" not in (told := opened()) and "No votes on new against old yet" in told
+    vote_on(studio.store, scene, "fix", "ann", index=1)
+    assert "New against old" in opened()

@@ -13,12 +13,12 @@ from difix3d.fixers.listing import Trained, trained
 from difix3d.ratings.campaigns import entered, outcomes
 from difix3d.scene import Scene
 from difix3d.ui.rate import EVERYWHERE
-from difix3d.ui.shared import QUIET, Shared, told
+from difix3d.ui.shared import LATEST, QUIET, Shared, told
 from difix3d.ui.studio import Studio
 
 
-def build(shared: Shared, opened: list[Any]) -> None:
-    """The components and events. opened: visitor, scene and scope of the step."""
+def build(shared: Shared, opened: list[Any], tab: gr.Tab) -> None:
+    """The components and events. opened: visitor, scene and scope of the step; tab: where it is."""
     with gr.Column(visible=False, elem_id="dx-campaign") as box:
         gr.HTML(
             "<h3>Is it better?</h3><p class='dx-note'>Both fix the same kept-out views, and whoever rates is asked of "
@@ -29,8 +29,8 @@ def build(shared: Shared, opened: list[Any]) -> None:
             start = gr.Button("Rate it against its parent", min_width=160, elem_id="dx-campaign-start")
     said = gr.HTML(elem_id="dx-campaign-said")
     shared.revision.change(_choices(shared), [which], [box, which], **QUIET)
-    for moment in (shared.revision.change, opened[-1].change):
-        moment(_outcomes(shared), opened, [said], **QUIET)
+    for moment in (shared.revision.change, opened[-1].change, tab.select):
+        moment(_outcomes(shared), opened, [said], **LATEST)
     start.click(_starter(shared), [*opened, which], None, **QUIET)
 
 

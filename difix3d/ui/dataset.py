@@ -27,7 +27,7 @@ from difix3d.scene import Scene, folder_name, safe_name
 from difix3d.ui import campaign
 from difix3d.ui.fixers import FETCHING, Fetching
 from difix3d.ui.rate import EVERYWHERE, HERE
-from difix3d.ui.shared import QUIET, Shared, empty, facts, told
+from difix3d.ui.shared import LATEST, QUIET, Shared, empty, facts, told
 from difix3d.ui.studio import Studio, archive_of
 
 NO_VOTES = "No votes yet. Compare some pairs under Rate; each one is counted here."
@@ -37,8 +37,8 @@ MOST_CROP_PX = 256
 NAME = "mine"
 
 
-def build(shared: Shared) -> None:
-    """The step's components and events."""
+def build(shared: Shared, tab: gr.Tab) -> None:
+    """The step's components and events. Votes do not change `revision`: they are read again when `tab` is opened."""
     scope = gr.Radio([HERE, EVERYWHERE], value=HERE, label="Votes and pairs of", elem_id="dx-data-scope")
     results = gr.HTML(empty(NO_VOTES))
     with gr.Row(equal_height=False):
@@ -67,10 +67,10 @@ def build(shared: Shared) -> None:
             get = gr.Button(f"Get them ({gigabytes(VGG_BYTES)})", size="sm", visible=False, elem_id="dx-lpips-get")
             fetching = Fetching(shared, "lpips")
             opened = [shared.visitor, shared.scene_id, scope]
-            campaign.build(shared, opened)
+            campaign.build(shared, opened, tab)
 
-    for moment in (shared.revision.change, scope.change):
-        moment(_reader(shared), opened, [results, exported], **QUIET)
+    for moment in (shared.revision.change, scope.change, tab.select):
+        moment(_reader(shared), opened, [results, exported], **LATEST)
     shared.revision.change(_starts(shared), [start, name], [start, ready, name], **QUIET)
     shared.filters.change(_filtered, [shared.filters], [filtered], **QUIET)
     write.click(_exporter(shared), [*opened, shared.filters], None, **QUIET)

@@ -59,8 +59,8 @@ def build(studio: Studio) -> gr.Blocks:
                 rate.build(shared)
             with gr.Tab("Results") as looked_at:
                 results.build(shared, looked_at)
-            with gr.Tab("Dataset"):
-                dataset.build(shared)
+            with gr.Tab("Dataset") as counted_at:
+                dataset.build(shared, counted_at)
         outbox()
         clock = gr.Timer(1.0)
 

@@ -21,6 +21,9 @@ QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden",
 """For events that belong to the page and need no spinner. They go through the queue: outside it, Gradio 6.31 does not
 tell a State's listeners that it changed."""
 
+LATEST: dict[str, Any] = {**QUIET, "trigger_mode": "always_last"}
+"""For what reads votes: one that comes while it reads is read after all."""
+
 SLOW: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "model", "concurrency_limit": 1}
 """For events that run a model: one at a time on the whole server."""
 

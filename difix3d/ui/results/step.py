@@ -13,7 +13,7 @@ from difix3d.ratings.filters import vote_filter
 from difix3d.ui.rate import EVERYWHERE, HERE
 from difix3d.ui.results.counting import Counting
 from difix3d.ui.results.view import NO_VOTES, results_html
-from difix3d.ui.shared import QUIET, Shared, empty, told
+from difix3d.ui.shared import LATEST, QUIET, Shared, empty, told
 from difix3d.ui.studio import Studio
 
 SCENE_BY_SCENE = "On this server, votes are counted scene by scene."
@@ -46,12 +46,11 @@ def build(shared: Shared, tab: gr.Tab) -> None:
     chosen = [since, without, flagged]
     inputs, outputs = [shared.visitor, shared.scene_id, looked, scope, shared.filters], [shown, without]
     read = _reader(shared, counting)
-    latest = {**QUIET, "trigger_mode": "always_last"}
-    tab.select(lambda: True, None, [looked], **QUIET).then(read, inputs, outputs, **latest)
+    tab.select(lambda: True, None, [looked], **QUIET).then(read, inputs, outputs, **LATEST)
     for moment in (since.submit, since.blur, without.input, flagged.input):
-        moment(_chosen, chosen, [shared.filters], **latest).success(read, inputs, outputs, **latest)
+        moment(_chosen, chosen, [shared.filters], **LATEST).success(read, inputs, outputs, **LATEST)
     for moment in (shared.scene_id.change, scope.input, again.click):
-        moment(read, inputs, outputs, **latest)
+        moment(read, inputs, outputs, **LATEST)
 
 
 @told
