@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import json
 import shutil
 from pathlib import Path
 
@@ -12,7 +15,9 @@ from difix3d.errors import JobError, SceneError
 from difix3d.events import Progress
 from difix3d.jobs import Job, Step
 from difix3d.scene import Scene
+from difix3d.ui import page
 from difix3d.ui import studio as studio_module
+from difix3d.ui.rating.people import Who
 from difix3d.ui.studio import Studio, owner_key
 
 
@@ -99,7 +104,7 @@ def test_the_name_of_a_deleted_scene_is_not_given_again(
     assert cli._scene_for([str(uploads[0].parent)], None)[0].id == "one-4"
 
 
-@pytest.mark.parametrize("name", ["../secret", "/etc", "a/b", "", ".studio-secret", "x" * 200])
+@pytest.mark.parametrize("name", ["../secret", "/etc", "a/b", "", ".studio-secret", ".server-secret", "x" * 200])
 def test_no_name_from_a_browser_leads_out_of_the_scenes(tmp_path: Path, name: str) -> None:
     Scene.create(tmp_path / "secret", "secret")
     with pytest.raises(SceneError):
@@ -151,7 +156,24 @@ def test_a_full_disk_is_told_before_anything_is_written(tmp_path: Path, uploads:
     assert studio.scenes_of("ann") == []
 
 
-def test_the_browsers_secret_survives_a_restart(tmp_path: Path) -> None:
+def test_the_servers_secret_survives_a_restart(tmp_path: Path) -> None:
     first = make(tmp_path, public=False)
     assert first.secret == make(tmp_path, public=False).secret and len(first.secret) == 32
-    assert (first.scenes_root / ".studio-secret").stat().st_mode & 0o077 == 0
+    assert (first.scenes_root / ".server-secret").stat().st_mode & 0o077 == 0
+
+
+def test_browsers_get_a_key_that_survives_a_restart_and_never_the_servers_secret(tmp_path: Path) -> None:
+    studio = make(tmp_path, public=True)
+    sent = json.dumps(page.build(studio).get_config_file(), default=str)
+    assert studio.secret not in sent and studio.rater_secret not in sent
+    assert studio.browser_key in sent and studio.browser_key == make(tmp_path, public=True).browser_key
+
+
+def test_a_secret_that_was_sent_to_browsers_signs_nothing_any_more_and_raters_stay_who_they_are(tmp_path: Path) -> None:
+    (tmp_path / "scenes").mkdir()
+    (tmp_path / "scenes" / ".studio-secret").write_text("5" * 32)
+    studio = make(tmp_path, public=True)
+    assert "5" * 32 != studio.secret not in json.dumps(page.build(studio).get_config_file(), default=str)
+    assert studio.browser_key == "5" * 32, "browsers could not read their visitor's id with another one"
+    before = "rater-" + hmac.new(b"5" * 32, b"visitor ann", hashlib.sha256).hexdigest()[:24]
+    assert Who("ann", {}).rater(studio) == before

@@ -69,12 +69,14 @@ class StoredRating:
 @dataclass(frozen=True)
 class VoteFacts:
     """What is found out of a vote before its transaction begins. sizes: sha256 of a picture -> bytes; marks: checked;
-    late: as the process that gave out the question knows by its own clock, None to go by the times in the database."""
+    late: as the process that gave out the question knows by its own clock, None to go by the times in the database;
+    asked: it answers a question that was given out, and there is no vote without one."""
 
     sizes: Mapping[str, int | None] = field(default_factory=dict)
     marks_a: Marks | None = None
     marks_b: Marks | None = None
     late: bool | None = None
+    asked: bool = False
 
 
 def counts_now(scene_id: str | None = None) -> ColumnElement[bool]:
@@ -97,7 +99,7 @@ def is_vote(scene_id: str | None = None) -> ColumnElement[bool]:
 
 
 def append_vote(session: Session, rating: Rating, token: str, ui_version: str, facts: VoteFacts) -> str:
-    """token: that of an assignment, or any other string that is new to the log.
+    """token: that of an assignment, or, unless the vote must answer one, any other string that is new to the log.
 
     Plain statements and no objects: this is what a server with many raters does most.
     """
@@ -112,6 +114,11 @@ def append_vote(session: Session, rating: Rating, token: str, ui_version: str, f
         return known.id
     rater_number = rater_number_of(session, rating.rater)
     assignment = connection.execute(select(ASSIGNMENTS).where(ASSIGNMENTS.c.id == token)).one_or_none()
+    if facts.asked and not assignment:
+        raise RatingError(
+            "This pair was not given to you by this server, or its note of it is gone, as when you withdraw. The vote "
+            "was not counted. Reload the page to go on."
+        )
     if assignment and (assignment.item_id, assignment.rater_number) != (item_id, rater_number):
         raise RatingError("This question was given to somebody else. Reload the page to go on.")
     if assignment:

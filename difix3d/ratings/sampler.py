@@ -144,10 +144,12 @@ class Sampler:
             raise
 
     def vote(self, rating: Rating, token: str, *, ui_version: str = "") -> str:
-        """RatingStore.add of the answer to a question, which knows by this process's clock whether it came late."""
+        """RatingStore.add of the answer to a question that was given out, by any process; knows by this process's clock
+        whether it came late. RatingError for a question that was not."""
         with self._lock:
             held = self._leases.held(token)
-        id_ = self.store.add(rating, token, ui_version=ui_version, late=None if held is None else not held)
+        late = None if held is None else not held
+        id_ = self.store.add(rating, token, ui_version=ui_version, late=late, asked=True)
         with self._lock:
             self._take_back(rating.rater, token)
         return id_

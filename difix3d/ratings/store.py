@@ -70,12 +70,15 @@ class RatingStore:
 
     # Writing
 
-    def add(self, rating: Rating, token: str, *, ui_version: str = "", late: bool | None = None) -> str:
+    def add(
+        self, rating: Rating, token: str, *, ui_version: str = "", late: bool | None = None, asked: bool = False
+    ) -> str:
         """Append a vote and return its id. The same token again returns the first vote's id and adds nothing.
 
         token: of the assignment that is answered (PairToRate.token), which says what the vote is for; or any other
-        new string for a vote on which is better. late: the lease had run out, None to go by the database's times. A
-        vote of a rater on a pair that they have judged supersedes the one that counted, unless it answers a repeat.
+        new string for a vote on which is better, unless it must answer one that was `asked`. late: the lease had run
+        out, None to go by the database's times. A vote of a rater on a pair that they have judged supersedes the one
+        that counted, unless it answers a repeat.
         Candidates are stored in canonical order, and what was said of each with them. RatingError for a vote that
         makes no sense, and where it could not be saved: it is not, and may be sent again.
         """
@@ -86,7 +89,7 @@ class RatingStore:
         marks_a = self._marks(rating.on_a.marks, a, "the first picture")
         marks_b = self._marks(rating.on_b.marks, b, "the second picture")
         sizes = {each.sha256: self._keep(each) for each in (a, b)}
-        facts = VoteFacts(sizes, marks_a, marks_b, late)
+        facts = VoteFacts(sizes, marks_a, marks_b, late, asked)
         return self.write(lambda session: append_vote(session, rating, token, ui_version[:50], facts))
 
     def undo(self, rater: str, *, scene_id: str | None = None, token: str | None = None) -> Rating | None:

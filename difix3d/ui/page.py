@@ -29,7 +29,7 @@ def build(studio: Studio) -> gr.Blocks:
     """The whole page for one studio."""
     follower = Follower()
     with gr.Blocks(title="Difix3D Studio", analytics_enabled=False, delete_cache=(3600, 24 * 3600)) as page:
-        visitor = gr.BrowserState({"id": "", "scene": ""}, storage_key=_STORAGE_KEY, secret=studio.secret)
+        visitor = gr.BrowserState({"id": "", "scene": ""}, storage_key=_STORAGE_KEY, secret=studio.browser_key)
         scene_id, revision, seen = gr.State(""), gr.State(""), gr.State("")
         filters = gr.State({})
         shared = Shared(studio, visitor, scene_id, revision, filters)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import hmac
 import os
 import re
 import secrets
@@ -16,7 +17,6 @@ import shutil
 import threading
 from collections import OrderedDict
 from collections.abc import Generator, Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,13 @@ class Studio:
         self.scenes_root = Path(scenes).resolve()
         self.scenes_root.mkdir(parents=True, exist_ok=True)
         self.public = public
+        # Signs the tickets of pairs, and never leaves the server.
+        self.secret = _kept_secret(self.scenes_root / ".server-secret")
+        # The one secret that there was before, "" where there was none. Every browser was sent it, so it signs nothing
+        # any more. But browsers keep their visitor's id under it, and raters' keys are made with it: without it nobody
+        # would be known again, nor could take their votes back.
+        published = self.scenes_root / ".studio-secret"
+        self._published = published.read_text() if published.is_file() else ""
         self.default_fixer = fixer or DEFAULT_FIXER
         self.store = RatingStore(ratings_url, self.scenes_root)
         self.media = Media()
@@ -70,15 +77,15 @@ class Studio:
     def checkpoints_root(self) -> Path:
         return self.scenes_root.parent / "checkpoints"
 
-    @cached_property
-    def secret(self) -> str:
-        """Kept on disk, so that what browsers hold is still understood after a restart."""
-        path = self.scenes_root / ".studio-secret"
-        if not path.is_file():
-            with replacing_file(path) as temporary:
-                temporary.write_text(secrets.token_hex(16))
-                temporary.chmod(0o600)
-        return path.read_text()
+    @property
+    def rater_secret(self) -> str:
+        """What raters' keys are made with."""
+        return self._published or self.secret
+
+    @property
+    def browser_key(self) -> str:
+        """What browsers keep their visitor's id under. Gradio sends it to every one of them."""
+        return self._published or hmac.new(self.secret.encode(), b"browser", hashlib.sha256).hexdigest()
 
     # Scenes
 
@@ -282,6 +289,15 @@ class Studio:
 
     def _suffix(self, number: int) -> str:
         return secrets.token_hex(4) if self.public else str(number)
+
+
+def _kept_secret(path: Path) -> str:
+    """On disk, so that what browsers hold is still understood after a restart."""
+    if not path.is_file():
+        with replacing_file(path) as temporary:
+            temporary.write_text(secrets.token_hex(16))
+            temporary.chmod(0o600)
+    return path.read_text()
 
 
 def owner_key(visitor: str) -> str:

@@ -54,7 +54,7 @@ def test_each_visitor_sees_their_own_scenes_only(browser: Browser, public: Serve
 def test_no_file_of_the_server_and_no_handler_is_offered_to_the_outside(public: Server) -> None:
     info = httpx.get(f"{public.url}/gradio_api/info").json()
     assert info["named_endpoints"] == {} and info["unnamed_endpoints"] == {}
-    secrets = [public.folder / "ratings.sqlite", *public.scenes.glob("*/scene.json"), public.scenes / ".studio-secret"]
+    secrets = [public.folder / "ratings.sqlite", *public.scenes.glob("*/scene.json"), public.scenes / ".server-secret"]
     for path in [*secrets, Path("/etc/passwd")]:
         assert path.is_file()
         assert httpx.get(f"{public.url}/gradio_api/file={path}").status_code in (403, 404)

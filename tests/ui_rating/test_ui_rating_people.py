@@ -54,6 +54,9 @@ def test_nobody_votes_with_somebody_elses_ticket_or_forges_one(app: App) -> None
     assert app.post("vote", {"ticket": forged, "choice": "left", "ms": 900}, BOB)[0] == 422
     with pytest.raises(RatingError):
         unseal(pair["ticket"][:-1], app.studio.secret)
+    invented = seal(Ticket(**{**vars(known), "token": "never given out"}), app.studio.secret)
+    status, answer = app.post("vote", {"ticket": invented, "choice": "left", "ms": 900})
+    assert status == 422 and "not counted" in answer["error"] and app.stored() == [], "whoever has the secret"
     assert app.client.post("/rate/vote", json={}).status_code == 422, "a page of another site can send no X-Visitor"
 
 

@@ -37,7 +37,7 @@ class Who:
     def rater(self, studio: Studio) -> str:
         """Their key in the database: a keyed hash, from which nobody finds out an account or a browser's id."""
         name = f"hf {self.account['sub']}" if self.account else f"visitor {self.visitor}"
-        return "rater-" + hmac.new(studio.secret.encode(), name.encode(), hashlib.sha256).hexdigest()[:24]
+        return "rater-" + hmac.new(studio.rater_secret.encode(), name.encode(), hashlib.sha256).hexdigest()[:24]
 
 
 def can_log_in() -> bool:
