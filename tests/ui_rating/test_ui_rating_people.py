@@ -64,9 +64,26 @@ def test_strangers_do_not_rate_each_others_scenes(tmp_path: Path) -> None:
     app = App(tmp_path, public=True)
     scene = make_scene(app.studio.scenes_root, "one")
     scene.update_info(owner=owner_key(ANN))
+    app.agree(ANN)
+    app.agree(BOB)
     assert len(app.next()["pairs"]) == 1
     assert app.post("next", {"scene": "one"}, BOB)[1]["kind"] == "gone"
     assert app.next(BOB, everywhere=True)["pairs"] == []
+
+
+def test_where_strangers_come_in_pairs_are_given_to_those_who_agreed_and_nothing_is_written_of_others(
+    tmp_path: Path,
+) -> None:
+    app = App(tmp_path, public=True)
+    make_scene(app.studio.scenes_root, "one")
+    for number in range(3):
+        status, answer = app.post("next", {"scene": "one"}, f"a-visitor-made-up-{number}")
+        assert (status, answer["kind"]) == (403, "consent") and "agree first" in answer["error"]
+    with sqlite3.connect(app.folder / "ratings.sqlite") as raw:
+        for table in ("raters", "assignments"):
+            assert raw.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+    app.agree()
+    assert len(app.next()["pairs"]) == 1
 
 
 def test_where_strangers_come_in_nobody_votes_faster_than_they_can_look(

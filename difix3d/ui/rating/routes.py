@@ -13,6 +13,7 @@ can not send that header, so nobody votes in somebody else's name by a link.
 
 What goes wrong is {"error": words for the rater, "kind": ...}: 410 gone (the vote can never count), 422 wrong,
 403 consent (agree first, then send it again), 429 fast and 503 again (send it later), and others as FastAPI has them.
+Where strangers can come in, pairs too are given only to raters who agreed.
 """
 
 from __future__ import annotations
@@ -84,6 +85,9 @@ class Ratings:
     def next(self, who: Who, body: dict[str, Any]) -> dict[str, Any]:
         """Pairs to show, none of which the browser holds."""
         rater = who.rater(self.studio)
+        # What is given out is written down, and visitors cost nothing to invent; those who agree are counted.
+        if self.studio.public and not has_agreed(self.studio.store, rater):
+            raise NotAgreedError("Read the guide and agree first. Pairs are shown then.")
         scenes = self._scenes(who, body)
         own = self._own(who, scenes)
         held = [unseal(ticket, self.studio.secret).token for ticket in _texts(body, "held")]

@@ -68,6 +68,7 @@ async function refill() {
   loading = false;
   if (asked !== `${who.scene}|${everywhere()}`) { refill(); return; }
   if (!answer.ok) {
+    if (answer.kind === "consent") { people.ask(); return; } // whoever agrees is given pairs then
     trouble = answer.error;
     if (answer.later) setTimeout(refill, 4000);
     else { tally = { ...tally, empty: answer.error }; trouble = ""; }
