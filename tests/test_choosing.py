@@ -7,6 +7,7 @@ import shutil
 from base64 import b64decode
 from pathlib import Path
 
+import gradio as gr
 import numpy as np
 import pytest
 from fastapi import FastAPI
@@ -23,8 +24,9 @@ from difix3d.scene import Scene
 from difix3d.stages import choosing
 from difix3d.stages.choosing import Chooser
 from difix3d.stages.fixing import FixSession, store_candidate, trust_path
-from difix3d.ui import live
-from difix3d.ui.studio import Studio
+from difix3d.ui import fix, live
+from difix3d.ui.shared import Shared
+from difix3d.ui.studio import Studio, owner_key
 
 VISITOR = "a-visitor-of-this-test"
 
@@ -139,6 +141,7 @@ def test_the_page_gets_the_fix_and_what_to_say_of_it(client: TestClient, chooser
     assert np.array_equal(picture(found["after"]), expected.rgb)
     assert np.abs(picture(found["trust"]) / 255.0 - expected.trust).max() < 0.003
     assert "photos 1, 2" in found["said"] and f"{expected.covered:.0%} of the frame" in found["said"]
+    assert "press the button to keep it" in found["said"] and found["caption"].endswith("not kept yet")
     assert not list(chooser.session.scene.root.glob("fixed/*/*")), "a preview is no candidate"
 
 
@@ -172,6 +175,25 @@ def test_somebody_elses_scene_is_not_there(scene: Scene) -> None:
     live.mount(app, studio)
     scene.update_info(owner="somebody")
     assert post(TestClient(app)).status_code == 410
+
+
+def test_a_fix_is_kept_by_whom_the_scene_belongs_to_and_only_shown_to_others(scene: Scene, chooser: Chooser) -> None:
+    studio = Studio(scene.root.parent, f"sqlite:///{scene.root.parent / 'ratings.sqlite'}", public=True)
+    press = fix._fixer(Shared(studio, *[None] * 4))  # type: ignore[arg-type]
+    asked = ["scene", "walk", 0, "reproject", {"chosen": ["00001.png"]}]
+    *boxes, shown = press({"id": VISITOR}, *asked)
+    expected, trust, _ = chooser.session.fix_with_trust(chooser.session.frame("walk", 0), ["00001.png"])
+    assert np.array_equal(picture(shown["after"]), expected) and shown["before"].startswith("media/")
+    assert np.abs(picture(shown["trust"]) / 255.0 - trust).max() < 0.003
+    assert shown["caption"] == "render and reproject with photo 1, not kept" and boxes == [gr.skip(), gr.skip()]
+    app = FastAPI()
+    live.mount(app, studio)
+    assert "Make one of your own" in post(TestClient(app)).json()["said"]
+    assert not list(scene.root.glob("fixed/*/*"))
+
+    scene.update_info(owner=owner_key(VISITOR))
+    *_, kept = press({"id": VISITOR}, *asked)
+    assert kept["after"].startswith("media/") and len(list(scene.root.glob("fixed/walk/*/candidates.json"))) == 1
 
 
 def test_trust_is_kept_beside_a_fix_and_is_no_candidate(chooser: Chooser, scene: Scene) -> None:

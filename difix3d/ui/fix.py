@@ -17,6 +17,7 @@ from difix3d.scene import Scene
 from difix3d.stages.fixing import store_candidate, trust_path
 from difix3d.types import Candidate
 from difix3d.ui import fixers, zero
+from difix3d.ui.live import NOT_KEPT, unkept
 from difix3d.ui.scene import NO_SCENE
 from difix3d.ui.shared import QUIET, SLOW, Shared, empty, told
 from difix3d.ui.widgets import picker, wipe
@@ -215,6 +216,12 @@ def _fixer(shared: Shared) -> Any:
             trust = None
         else:
             rgb, trust, used = session.fix_with_trust(frame, chosen)
+        if not shared.studio.may_change(scene, visitor["id"]):
+            # Kept, it would be a new question for everybody who rates, and on the host's disk for good.
+            gr.Info(NOT_KEPT, title="")
+            render = scene.renders_dir(trajectory) / f"{frame.index:05d}.png"
+            shown = unkept(session.fixer.name, rgb, trust, used, theirs=False)
+            return gr.skip(), gr.skip(), {"before": shared.studio.media.url(render), **shown, "shown": time.time_ns()}
         candidate = store_candidate(scene, frame, rgb, session.fixer, used, trust=trust)
         *boxes, comparison = _sides(shared, scene, trajectory, int(index), candidate.image_path)
         # Told apart from the same comparison before: a preview may have been shown since.

@@ -5,7 +5,8 @@
 
 The header X-Visitor says who asks, as for rate/. `page` is a random name of the page's own and `turn` counts its
 requests: of a page only the newest is worked on, older ones are answered 409 as soon as they notice. Other refusals are
-{"error": words}: 410 what was asked for is gone, 422 wrong. Nothing is stored: the button does that.
+{"error": words}: 410 what was asked for is gone, 422 wrong. Nothing is stored: the button does that, in scenes that
+the visitor may change.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import asyncio
 import base64
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ _MAX_BODY_BYTES = 64 * 2**10
 _TOO_LONG = "That is more than a choice of photos. Reload the page."
 _PAGES_KNOWN = 1000
 _MOST_CHOSEN = 8
+NOT_KEPT = "Not kept: this scene is shown to everybody. Make one of your own under Capture to keep fixes."
 _QUICK_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1]
 
 
@@ -73,13 +75,11 @@ class Live:
         if not isinstance(index, int) or isinstance(index, bool):
             raise ConfigError("Expected a frame's number. Reload the page.")
         found = chooser.preview(trajectory, index, _names(body), stale)
-        name = chooser.session.fixer.name
+        theirs = self.studio.may_change(scene, visitor)
+        shown = unkept(chooser.session.fixer.name, found.rgb, found.trust, found.references, theirs)
         return {
-            "after": data_address(found.rgb),
-            "trust": "" if found.trust is None else data_address(as_bytes(found.trust)),
-            "labels": ["render", name],
-            "caption": f"render and {name} with {_photos(found.references)}, not kept yet",
-            "said": _said(found),
+            **shown,
+            "said": _said(found, theirs),
             "references": found.references,
             "seconds": round(found.seconds, 3),
         }
@@ -116,6 +116,18 @@ def mount(app: FastAPI, studio: Studio) -> Live:
     return live
 
 
+def unkept(
+    fixer: str, rgb: NDArray[np.uint8], trust: NDArray[np.float32] | None, references: Sequence[str], theirs: bool
+) -> dict[str, Any]:
+    """{after, trust, labels, caption} of a fix that is in no file. theirs: whoever looks may keep it."""
+    return {
+        "after": data_address(rgb),
+        "trust": "" if trust is None else data_address(as_bytes(trust)),
+        "labels": ["render", fixer],
+        "caption": f"render and {fixer} with {_photos(references)}, not kept{' yet' if theirs else ''}",
+    }
+
+
 def data_address(picture: NDArray[np.uint8]) -> str:
     """[H, W, 3] RGB or [H, W] grey as a lossless picture inside its own address."""
     pixels = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if picture.ndim == 3 else picture
@@ -128,16 +140,16 @@ def as_bytes(trust: NDArray[np.float32]) -> NDArray[np.uint8]:
     return (np.clip(trust, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
 
 
-def _said(found: Preview) -> str:
+def _said(found: Preview, theirs: bool) -> str:
     """For the line under the photos, which screen readers read out."""
     parts = [f"Fixed with {_photos(found.references)} in {max(0.1, found.seconds):.1f} s."]
     if found.references and found.covered is not None:
         together = "Together they cover" if len(found.references) > 1 else "It covers"
         parts.append(f"{together} {found.covered:.0%} of the frame.")
-    return " ".join([*parts, "Not kept yet: press the button to keep it."])
+    return " ".join([*parts, "Not kept yet: press the button to keep it." if theirs else NOT_KEPT])
 
 
-def _photos(names: tuple[str, ...]) -> str:
+def _photos(names: Sequence[str]) -> str:
     short = [Path(name).stem.lstrip("0") or "0" for name in names]
     if not short:
         return "no photos"
