@@ -111,12 +111,12 @@ class Sampler:
             self._end_leases()
             self._sort()
             given = self._resumed(rater, offers, held)
-            if given is not None:
-                return given.pair
-            given = self._draw(rater, offers, held, own)
             if given is None:
-                return None
-            self._give(rater, given)
+                given = self._draw(rater, offers, held, own)
+                if given is None:
+                    return None
+                self._give(rater, given)
+        # What was given before is written again where it is gone: who withdraws takes it along, and may come back.
         self._write(rater, given)
         return given.pair
 

@@ -44,6 +44,17 @@ def test_a_pseudonym_is_kept_as_text_and_withdrawing_deletes_everything(app: App
         assert "secret" not in "\n".join(raw.iterdump())
 
 
+def test_who_withdraws_and_comes_back_votes_on_what_they_are_shown_then_and_not_on_what_they_were(app: App) -> None:
+    before, _ = app.next(want=2)["pairs"]
+    app.post("withdraw", {})
+    app.agree()
+    status, answer = app.post("vote", {"ticket": before["ticket"], "choice": "left", "ms": 900})
+    assert status == 422 and "when you withdraw" in answer["error"] and app.stored() == []
+    for pair in app.next(want=2)["pairs"]:
+        assert app.post("vote", {"ticket": pair["ticket"], "choice": "left", "ms": 900})[0] == 200
+    assert len(app.stored()) == 2
+
+
 def test_nobody_votes_with_somebody_elses_ticket_or_forges_one(app: App) -> None:
     app.agree(BOB)
     (pair,) = app.next()["pairs"]
