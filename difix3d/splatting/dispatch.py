@@ -140,7 +140,7 @@ def l1_ssim(prediction: torch.Tensor, target: torch.Tensor, ssim_weight: float =
     """(1 - ssim_weight) L1 + ssim_weight (1 - SSIM), a scalar differentiable in `prediction` (3DGS Eq. 7).
 
     prediction, target: [H, W, 3] in [0, 1], any size from 1x1. SSIM has an 11x11 Gaussian window of sigma 1.5 and
-    "same" zero padding. Fused on the CPU; on other devices a few torch convolutions of the same meaning.
+    "same" zero padding. Fused on the CPU; on other devices plain torch of the same meaning.
     """
     for name, picture in (("prediction", prediction), ("target", target)):
         if picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
