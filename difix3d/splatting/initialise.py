@@ -75,18 +75,30 @@ def shell_splats(
     cameras: Sequence[Camera],
     photos: Sequence[NDArray[np.uint8]],
     sh_degree: int = 0,
+    max_count: int = _SHELL_DIRECTIONS,
 ) -> Splats:
     """Splats on a sphere around the scene, only where a photo looks, coloured by the median photo pixel there.
 
-    points: [P, 3] world, the sparse points; photos: one [H, W, 3] uint8 per camera, of that camera's size.
+    points: [P, 3] world, the sparse points; photos: one [H, W, 3] uint8 per camera, of that camera's size. max_count:
+    at least 1; where it would be passed, fewer and larger ones stand in for all.
     """
+    directions = _SHELL_DIRECTIONS
+    while len(shell := _shell(points, cameras, photos, sh_degree, directions)) > max_count:
+        directions = directions * max_count // len(shell)
+    return shell
+
+
+def _shell(
+    points: NDArray, cameras: Sequence[Camera], photos: Sequence[NDArray[np.uint8]], sh_degree: int, count: int
+) -> Splats:
+    """What is seen of `count` splats on the whole sphere."""
     positions = np.stack([camera.position for camera in cameras])
     centre = positions.mean(0)
     spread = np.linalg.norm(positions - centre, axis=1).max()
     distances = np.linalg.norm(points - centre, axis=1)
     # Behind nearly every point, so that the shell never hides what is there.
     radius = max(spread + _SHELL_DISTANCE * scene_depth(points, cameras), 1.5 * float(np.percentile(distances, 98)))
-    directions = _fibonacci_sphere(_SHELL_DIRECTIONS)
+    directions = _fibonacci_sphere(count)
     world = np.concatenate([centre + radius * directions, np.ones((len(directions), 1))], axis=1)
 
     seen = np.full((len(cameras), len(directions), 3), np.nan)

@@ -89,8 +89,7 @@ def sh_degree(fraction: float, most: int) -> int:
 
 
 def splat_count(fraction: float, first: int, most: int) -> int:
-    """How many splats there should be: from `first` to `most`, rising geometrically."""
-    most = max(first, most)
+    """How many splats there should be: from `first`, which is no more than `most`, to `most`, rising geometrically."""
     grown = min(1.0, max(0.0, (fraction - REFINE_FROM) / (_GROWN_AT - REFINE_FROM)))
     return round(first * (most / first) ** grown)
 

@@ -117,7 +117,8 @@ class Trainer:
         cameras = [photo.camera for photo in train]
         depth = scene_depth(points, cameras)
         inner = splats_from_points(points, colors, cameras, 0, settings.max_splats // 2, settings.seed)
-        shell = shell_splats(points, cameras, [photo.rgb for photo in train])
+        room = settings.max_splats - len(inner)
+        shell = shell_splats(points, cameras, [photo.rgb for photo in train], max_count=room)
         start = joined(inner, shell)
         rest = np.zeros((len(start), (settings.sh_degree + 1) ** 2 - 1, 3), np.float32)
         start = Splats(start.means, start.quats, start.log_scales, start.opacity_logits, np.hstack([start.sh, rest]))
