@@ -22,6 +22,7 @@ from difix3d.formats.image import read_rgb, to_uint8, write_rgb
 from difix3d.formats.ply import read_splats
 from difix3d.metrics import psnr
 from difix3d.scene import Scene
+from difix3d.sfm.base import PHASES
 from difix3d.splatting import render_view
 from difix3d.stages.report import PAGE, ReportConfig, report
 from difix3d.stages.report_data import fit_history, phases
@@ -129,6 +130,14 @@ def test_phases_add_up_to_the_stages_seconds(scene: Scene) -> None:
         ("reconstruct: match", 4.0), ("reconstruct: map", 3.0), ("reconstruct: the rest", 2.5),
         ("render-heldout", 3.0), ("render-orbit", 3.0),
     ]  # fmt: skip
+
+
+def test_phases_of_finding_cameras_are_in_their_order_and_unknown_ones_last(scene: Scene) -> None:
+    """A manifest's keys are in no order that counts."""
+    seconds = {"seconds_dream": 1.0, **{f"seconds_{phase}": 1.0 for phase in sorted(PHASES)}}
+    write_json(scene.manifest_path("reconstruct"), {**RECONSTRUCTED, "figures": {"registered": 12, **seconds}})
+    names = [name.removeprefix("reconstruct: ") for name, _ in phases(scene)]
+    assert names == ["extract", "match", "map", "refine", "straighten", "dream", "the rest"]
 
 
 def test_residuals_are_black_where_equal_and_saturate(scene: Scene) -> None:

@@ -18,6 +18,8 @@ from difix3d.types import Reconstruction
 
 STAGE = "reconstruct"
 """Whose events these are: there is one stage that finds cameras."""
+PHASES = ("extract", "match", "map", "refine", "straighten")
+"""Of every backend, in their order; a result's figures have the seconds of each as "seconds_<phase>"."""
 
 
 @dataclass(frozen=True)

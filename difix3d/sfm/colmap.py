@@ -26,7 +26,7 @@ import pycolmap
 from difix3d.events import Progress, Warned
 from difix3d.sfm import features, mapping
 from difix3d.sfm.background import Spent
-from difix3d.sfm.base import STAGE, PhotoSet, Said, SfmResult, SfmSettings, require_enough_photos
+from difix3d.sfm.base import PHASES, STAGE, PhotoSet, Said, SfmResult, SfmSettings, require_enough_photos
 from difix3d.sfm.baseline import angle_apart_deg
 from difix3d.sfm.checks import SEEN_PER_PHOTO, require_features, require_parallax, require_scene, seen_per_photo
 from difix3d.sfm.flat import is_flat_and_parallel, with_focals
@@ -57,7 +57,7 @@ class ColmapBackend:
         """See SfmBackend. figures: registered, photos, points, reprojection_px, median_triangulation_deg, focal_px,
         focal_held, matcher, mapper, first_octave, features; seconds_extract, _match, _map, _refine and _straighten."""
         require_enough_photos(photos)
-        spent = Spent("extract", "match", "map", "refine", "straighten")
+        spent = Spent(*PHASES)
         run = _Run(photos, workspace, settings, spent)
         yield from run.find_features(features.Detail())
         require_features(features.features_per_photo(run.database))

@@ -21,7 +21,17 @@ from difix3d.errors import FormatError, ReconstructionError
 from difix3d.events import Progress
 from difix3d.sfm import features
 from difix3d.sfm.background import Spent, in_background
-from difix3d.sfm.base import STAGE, Photo, PhotoSet, Said, SfmResult, SfmSettings, needed_photos, require_enough_photos
+from difix3d.sfm.base import (
+    PHASES,
+    STAGE,
+    Photo,
+    PhotoSet,
+    Said,
+    SfmResult,
+    SfmSettings,
+    needed_photos,
+    require_enough_photos,
+)
 from difix3d.sfm.checks import SEEN_PER_PHOTO, require_features, seen_per_photo
 from difix3d.sfm.matching import match
 from difix3d.sfm.pairs import choose_pairs
@@ -64,7 +74,7 @@ class KnownPosesBackend:
         if source:
             _take_points(model, source, shots)
         images_dir, sparse_dir = workspace / "undistorted", workspace / "sparse"
-        spent = Spent("extract", "match", "map", "refine", "straighten")
+        spent = Spent(*PHASES)
         with spent("straighten"):
             yield from undistort(model, photos.folder, images_dir, sparse_dir, settings.thread_count)
 

@@ -21,20 +21,14 @@ from difix3d.formats.image import write_rgb
 from difix3d.geometry import normalising_similarity, transform_reconstruction, triangulation_angles_deg
 from difix3d.scene import Scene
 from difix3d.sfm import load_backend
-from difix3d.sfm.base import Photo, PhotoSet, Said, SfmResult, SfmSettings, Snapshot
+from difix3d.sfm.base import PHASES, Photo, PhotoSet, Said, SfmResult, SfmSettings, Snapshot
 from difix3d.sfm.pose_files import files_of
 from difix3d.stages.base import option, stage
 from difix3d.types import Reconstruction
 
 PREVIEW_PATH = "previews/sparse.jpg"
 _NAMES_TOLD = 12
-_PHASES = {
-    "extract": "features",
-    "match": "matches",
-    "map": "cameras",
-    "refine": "refining",
-    "straighten": "straightening",
-}
+_PHASE_NAMES = dict(zip(PHASES, ("features", "matches", "cameras", "refining", "straightening"), strict=True))
 
 
 @dataclass(frozen=True)
@@ -134,7 +128,7 @@ def _preview(scene: Scene, reconstruction: Reconstruction, more: str = "") -> Ar
 
 def _pace(figures: dict[str, Any]) -> str:
     """ " · 2.7 s features, 2.9 s matches, ...": which part of finding the cameras took how long."""
-    seconds = {name: figures.get(f"seconds_{phase}") for phase, name in _PHASES.items()}
+    seconds = {name: figures.get(f"seconds_{phase}") for phase, name in _PHASE_NAMES.items()}
     spent = (f"{value:.1f} s {name}" for name, value in seconds.items() if value is not None)
     return f" · {', '.join(spent)}"
 

@@ -9,12 +9,11 @@ from numpy.typing import NDArray
 
 from difix3d.events import Progress
 from difix3d.scene import Scene
+from difix3d.sfm.base import PHASES
 from difix3d.stages import SCENE_STAGES
 
 FITTED, KEPT_OUT, UNKNOWN = "fitted", "kept out", "photo"
 """What a photo was to the fit: seen, only scored, or (a user's own splats) nobody knows."""
-_SFM_PHASES = ("extract", "match", "map", "refine")
-"""In their order; a manifest has them by name."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def phases(scene: Scene) -> list[tuple[str, float]]:
                 for name, seconds in manifest["figures"].items()
                 if stage == "reconstruct" and name.startswith("seconds_") and isinstance(seconds, int | float)
             }
-            ordered = sorted(parts, key=lambda part: _SFM_PHASES.index(part) if part in _SFM_PHASES else -1)
+            ordered = sorted(parts, key=lambda part: PHASES.index(part) if part in PHASES else len(PHASES))
             rows += [(f"{path.stem}: {part}", parts[part]) for part in ordered]
             rest = float(manifest["seconds"]) - sum(parts.values())
             if rest > 0 or not parts:
