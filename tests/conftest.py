@@ -53,6 +53,20 @@ def goldens(shared: Path) -> Iterator[Goldens]:
         yield found
 
 
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    """What the contract of `rasterize` is tested on: the CPU kernels, and gsplat where it works."""
+    from difix3d.errors import MissingBackendError
+    from difix3d.splatting.gsplat_cuda import require_gsplat
+
+    if request.param == "cuda":
+        try:
+            require_gsplat()
+        except MissingBackendError as error:
+            pytest.skip(error.message)
+    return request.param
+
+
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """Path of a Chromium for Playwright."""

@@ -39,9 +39,11 @@ def random_splats(count: int, seed: int = 0, degree: int = 3) -> dict[str, torch
     }
 
 
-def leaves(splats: dict[str, torch.Tensor], dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
+def leaves(
+    splats: dict[str, torch.Tensor], dtype: torch.dtype = torch.float32, device: str = "cpu"
+) -> dict[str, torch.Tensor]:
     """Copies that collect gradients."""
-    return {name: tensor.detach().to(dtype).clone().requires_grad_() for name, tensor in splats.items()}
+    return {name: tensor.detach().to(device, dtype).clone().requires_grad_() for name, tensor in splats.items()}
 
 
 def relative_error(value: torch.Tensor, truth: torch.Tensor) -> float:

@@ -23,30 +23,30 @@ def finite(*tensors: torch.Tensor) -> bool:
 
 @pytest.mark.parametrize("count", [0, 1, 15, 16, 17])
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (33, 1), (32, 32)])
-def test_few_splats_and_odd_sizes(count: int, size: tuple[int, int]) -> None:
-    splats = leaves(random_splats(count))
-    rgb, alpha, depth = rasterize(**splats, camera=camera_at(*size), background=BACKGROUND)
+def test_few_splats_and_odd_sizes(device: str, count: int, size: tuple[int, int]) -> None:
+    splats = leaves(random_splats(count), device=device)
+    rgb, alpha, depth = rasterize(**splats, camera=camera_at(*size), background=BACKGROUND.to(device))
     assert rgb.shape == (size[1], size[0], 3) and alpha.shape == depth.shape == (size[1], size[0])
     (rgb.sum() + alpha.sum() + depth.sum()).backward()
     assert finite(rgb, alpha, depth, *(tensor.grad for tensor in splats.values()))
     assert all(tensor.grad.shape == tensor.shape for tensor in splats.values())
 
 
-def test_nothing_in_front_of_the_camera() -> None:
+def test_nothing_in_front_of_the_camera(device: str) -> None:
     splats = random_splats(20)
     splats["means"][:, 2] -= 50
-    parameters = leaves(splats)
-    rgb, alpha, depth = rasterize(**parameters, camera=camera_at(), background=BACKGROUND)
-    assert torch.equal(rgb, BACKGROUND.expand_as(rgb)) and not alpha.any() and not depth.any()
+    parameters = leaves(splats, device=device)
+    rgb, alpha, depth = rasterize(**parameters, camera=camera_at(), background=BACKGROUND.to(device))
+    assert torch.equal(rgb.cpu(), BACKGROUND.expand_as(rgb)) and not alpha.any() and not depth.any()
     rgb.sum().backward()
     assert all(not tensor.grad.any() for tensor in parameters.values())
 
 
 @pytest.mark.parametrize("z", [-3.0, -3.0 + 1e-9, -3.0 + 0.0101, -3.0 + 0.02, -2.9])
-def test_splats_on_the_camera_plane(z: float) -> None:
+def test_splats_on_the_camera_plane(device: str, z: float) -> None:
     splats = random_splats(64)
     splats["means"][:, 2] = z
-    parameters = leaves(splats)
+    parameters = leaves(splats, device=device)
     pictures = rasterize(**parameters, camera=camera_at())
     sum(picture.sum() for picture in pictures).backward()
     assert finite(*pictures, *(tensor.grad for tensor in parameters.values()))
@@ -77,10 +77,10 @@ def test_a_broken_splat_is_left_out(name: str, value: float) -> None:
     assert finite(*(tensor.grad for tensor in parameters.values()))
 
 
-def test_zero_quaternions_are_left_out() -> None:
-    splats = {key: tensor.float() for key, tensor in random_splats(20).items()}
+def test_zero_quaternions_are_left_out(device: str) -> None:
+    splats = random_splats(20)
     splats["quats"][:] = 0
-    assert not rasterize(**splats, camera=camera_at())[1].any()
+    assert not rasterize(**leaves(splats, device=device), camera=camera_at())[1].any()
 
 
 def test_a_picture_of_4000_pixels_full_of_huge_splats() -> None:
@@ -127,10 +127,12 @@ def test_no_numbers_whatever_crash_it_or_leak_into_pictures_and_gradients(seed: 
 
 
 @pytest.mark.parametrize("size", [(4000, 3000), (4000, 1), (1, 4000)])
-def test_one_splat_in_a_large_picture(size: tuple[int, int]) -> None:
-    splats = {key: tensor.float() for key, tensor in random_splats(1).items()}
+def test_one_splat_in_a_large_picture(device: str, size: tuple[int, int]) -> None:
+    splats = random_splats(1)
     splats["means"][:] = 0
-    rgb, alpha, _ = rasterize(**splats, camera=camera_at(*size), background=BACKGROUND)
+    rgb, alpha, _ = rasterize(
+        **leaves(splats, device=device), camera=camera_at(*size), background=BACKGROUND.to(device)
+    )
     assert rgb.shape == (size[1], size[0], 3) and finite(rgb) and alpha.max() > 0
 
 

@@ -23,25 +23,11 @@ from difix3d.stages.render import RenderConfig, render
 from difix3d.types import Splats
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def device(request: pytest.FixtureRequest) -> str:
-    if request.param == "cuda":
-        try:
-            require_gsplat()
-        except MissingBackendError as error:
-            pytest.skip(error.message)
-    return request.param
-
-
-def on(device: str, splats: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().float().to(device).requires_grad_() for name, tensor in splats.items()}
-
-
 @pytest.mark.parametrize("degree", [0, 3])
 def test_pictures_gradients_and_screen_are_the_references(device: str, degree: int) -> None:
     camera, splats = camera_at(), random_splats(120, 2, degree)
     background = torch.tensor([0.2, 0.5, 0.7])
-    ours, theirs = on(device, splats), leaves(splats, torch.float64)
+    ours, theirs = leaves(splats, device=device), leaves(splats, torch.float64)
     screen = ScreenSpace()
     shift = torch.zeros(120, 2, camera.height, camera.width, dtype=torch.float64, requires_grad=True)
     drawn = rasterize(**ours, camera=camera, background=background.to(device), screen=screen)
@@ -64,7 +50,7 @@ def test_no_splats_and_none_in_sight_show_the_background(device: str) -> None:
     behind = random_splats(20)
     behind["means"][:, 2] -= 50
     for splats in (random_splats(0), behind):
-        parameters = on(device, splats)
+        parameters = leaves(splats, device=device)
         rgb, alpha, depth = rasterize(**parameters, camera=camera_at(), background=background)
         assert torch.equal(rgb, background.expand_as(rgb)) and not alpha.any() and not depth.any()
         rgb.sum().backward()
@@ -76,7 +62,7 @@ def test_no_splats_and_none_in_sight_show_the_background(device: str) -> None:
 def test_broken_splats_are_left_out_and_poison_nothing(device: str, name: str, value: float) -> None:
     splats = random_splats(20)
     splats[name][3] = value
-    parameters = on(device, splats)
+    parameters = leaves(splats, device=device)
     drawn = rasterize(**parameters, camera=camera_at())
     without = rasterize(**{key: tensor.float().to(device)[torch.arange(20) != 3] for key, tensor in splats.items()},
                         camera=camera_at())  # fmt: skip
