@@ -16,7 +16,6 @@ MAX_ALPHA = 0.999  # keeps transmittance above zero, so that gradients exist
 MIN_TRANSMITTANCE = 1e-4  # a pixel is finished before the splat that would bring it to this or below
 TINY_ALPHA = 1e-10  # depth = sum(w z) / max(alpha, TINY_ALPHA)
 LARGEST = 1e15  # splats with a parameter beyond it are not drawn, as with NaN: float32 could not hold products of two
-LARGEST_DET_PX4 = 1e30  # nor splats whose determinant of the projected covariance is beyond this: 3e7 pixels across
 FOV_MARGIN = 0.3  # the projection's Jacobian is held constant this fraction of the image's tangents outside it
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from difix3d.splatting.base import BLUR_PX2, FOV_MARGIN, LARGEST, LARGEST_DET_PX4, MIN_ALPHA, NEAR_PLANE
+from difix3d.splatting.base import BLUR_PX2, FOV_MARGIN, LARGEST, MIN_ALPHA, NEAR_PLANE
 from difix3d.splatting.cpu.compile import inlined, kernel, take
 from difix3d.splatting.cpu.lanes import (
     WIDTH,
@@ -48,6 +48,9 @@ CENTRE, FX, FY, CX, CY, IMAGE_WIDTH, IMAGE_HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 9,
 PARAMETERS = 11  # mean, quat, log-scale, opacity logit
 GROUPS = 16  # groups of sixteen splats dealt out at once
 CULLED = np.uint32(0xFFFFFFFF)
+LARGEST_DET_PX4 = 1e30
+"""Splats whose determinant of the projected covariance is beyond this are not drawn: 3e7 pixels across, and float32
+would not hold what is made of it. These kernels' own limit: gsplat has none."""
 LOG2_MIN_ALPHA = math.log2(MIN_ALPHA)
 TO_BITS = math.sqrt(0.5 / math.log(2))  # brings a factor of C^-1 to one of C^-1 / (2 log 2)
 
@@ -196,7 +199,7 @@ def project(
 ) -> None:  # fmt: skip
     """Fill rows [N, ROW], keys [N] uint32 (order of depth; CULLED) and radii [N] int32 (pixels; 0: culled).
 
-    dc to rest_at: see `sh_arrays`; the first `coefficients` of each splat are used."""
+    dc to rest_at: see `rasterizer._sh_arrays`; the first `coefficients` of each splat are used."""
     count = len(means)
     own, out = np.empty(PARAMETERS * WIDTH, np.float32), np.empty(ROW * WIDTH, np.float32)
     basis, shown = np.empty(16 * WIDTH, np.float32), np.empty(WIDTH, np.float32)
