@@ -57,6 +57,20 @@ from difix3d.splatting.cpu.projection import (
     X,
     Y,
 )
+from difix3d.splatting.cpu.projection_backward import (
+    ABS_X,
+    ABS_Y,
+    SU,
+    SUU,
+    SUV,
+    SV,
+    SVV,
+    TO_BLUE,
+    TO_DEPTH,
+    TO_GREEN,
+    TO_RED,
+    S,
+)
 from difix3d.splatting.cpu.tiles import TILE_PX
 
 TILE_BLOCKS = TILE_PX // BLOCK
@@ -276,15 +290,15 @@ def blend_backward(
                     suu, suv, svv = suu + own_su * u, suv + own_su * v, svv + own_sv * v
                     to_red, to_green, to_blue = to_red + w * vr, to_green + w * vg, to_blue + w * vb
                 slot = slots[entry_slot[entry]]
-                slot[0] += total(s)
-                slot[1] += total(su)
-                slot[2] += total(sv)
-                slot[3] += total(suu)
-                slot[4] += total(suv)
-                slot[5] += total(svv)
-                slot[6] += total(to_red)
-                slot[7] += total(to_green)
-                slot[8] += total(to_blue)
-                slot[9] += total(to_z)
-                slot[10] += a * total(abs_u)
-                slot[11] += total(abs_y)
+                slot[S] += total(s)
+                slot[SU] += total(su)
+                slot[SV] += total(sv)
+                slot[SUU] += total(suu)
+                slot[SUV] += total(suv)
+                slot[SVV] += total(svv)
+                slot[TO_RED] += total(to_red)
+                slot[TO_GREEN] += total(to_green)
+                slot[TO_BLUE] += total(to_blue)
+                slot[TO_DEPTH] += total(to_z)
+                slot[ABS_X] += a * total(abs_u)
+                slot[ABS_Y] += total(abs_y)
