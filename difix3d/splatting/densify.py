@@ -1,12 +1,16 @@
 """More splats where the picture asks for them, fewer where they do nothing; on any device.
 
-3DGS (section 5.2) clones small splats and splits large ones wherever the screen-space gradient passes a threshold. A
-threshold gives a number of splats that depends on scene, resolution and learning rate. Here splats are *ranked* by that
-gradient and only as many grow as a schedule allows, so that a time budget can be kept. It is the sum of what pixels ask
-for without regard to direction (AbsGS, Ye et al. 2024): the pixels of a large splat that blurs a texture pull it to all
-sides, and their plain sum is near nothing. And both cases are one: a splat
-becomes two along its longest axis, with the first two moments of what it was, so that the picture hardly changes at
-the moment of the split, which matters when training lasts 2,000 steps and not 30,000.
+3DGS (section 5.2) clones small splats and splits large ones wherever the gradient by the projected centre passes a
+threshold. A threshold gives a number of splats that depends on scene, resolution and learning rate. Here splats are
+*ranked*, and only as many grow as a schedule allows, so that a time budget can be kept.
+
+They are ranked by the sum over pixels of the absolute values of what each pixel adds to that gradient (AbsGS, Ye et al.
+2024). 3DGS adds them with their signs: the pixels of a large splat that blurs a texture pull it to all sides, and their
+plain sum is near nothing.
+
+Both of 3DGS' cases are one here: a splat becomes two along its longest axis, with the first two moments of what it was,
+so that the picture hardly changes at the moment of the split, which matters when training lasts 2,000 steps and not
+30,000.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Fit splats to photos within a time budget: one loop for CPU and CUDA.
 
-Resolution, SH degree, learning rates and the number of splats follow difix3d.splatting.schedule. A run that is limited
-by steps instead of seconds is the same on every run with the same seed.
+Resolution, SH degree, learning rates and the number of splats follow difix3d.splatting.schedule. On the CPU, a run that
+is limited by steps instead of seconds is the same on every run with the same seed; gsplat adds gradients up in whatever
+order its threads end.
 
 Few photos are learned by heart, and what is learned then is wrong from elsewhere. So held-out photos, where there are
 any, choose the state that is kept: the one of least loss on them, not the last.
@@ -152,7 +153,7 @@ class Trainer:
             if seconds - last_update >= _UPDATE_SECONDS:
                 last_update = seconds
                 yield Update(self._steps, seconds, fraction, len(self._parameters), float(losses[-1]))
-            # A budget of steps alone must give the same splats however busy the machine is, so all scores are taken.
+            # A budget of steps alone must not depend on how busy the machine is, so all scores are taken.
             dear = self.settings.seconds > 0 and self._scoring_seconds > _SCORE_SHARE * seconds
             if fraction - scored_at < gap or dear:
                 continue

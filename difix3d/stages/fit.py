@@ -50,7 +50,7 @@ class FitConfig:
 
     preset: str = option("quick", "how long and how fine", choices=tuple(PRESETS))
     seconds: float = option(0.0, "time budget in seconds; 0: the preset's", minimum=0)
-    steps: int = option(0, "budget in steps instead of seconds: the same splats every time; 0: none", minimum=0)
+    steps: int = option(0, "budget in steps, not seconds: on the CPU the same splats every time; 0: none", minimum=0)
     max_splats: int = option(0, "at most so many splats; 0: the preset's", minimum=0, maximum=5_000_000)
     renderer: str = option("auto", "gsplat needs CUDA; auto takes it where it works", choices=("auto", "gsplat", "cpu"))
     holdout: int = option(8, "every N-th photo is kept out and only scored; 0: none", minimum=0)
