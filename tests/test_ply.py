@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 from difix3d.errors import FormatError
 from difix3d.formats import ply
 from difix3d.formats.ply import read_splats, write_splats
-from difix3d.types import Splats
+from difix3d.splatting import render_view
+from difix3d.types import Camera, Splats
 
 FIELDS = ("means", "quats", "log_scales", "opacity_logits", "sh")
 
@@ -101,6 +103,19 @@ def test_unusable_splats_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureF
     assert "left out 2 of 5" in caplog.text and "1 by x y z, 1 by rot" in caplog.text
 
 
+def test_rotations_of_any_length_are_drawn_as_they_are_meant(tmp_path: Path) -> None:
+    splats = random_splats(6, 1)
+    unit = splats.quats / np.linalg.norm(splats.quats, axis=1, keepdims=True)
+    splats.quats[:] = unit * np.array([[1e-30], [1e30], [3e38], [1e-9], [1e-4], [50]], np.float32)
+    write_splats(tmp_path / "a.ply", splats)
+    read = read_splats(tmp_path / "a.ply")
+    assert np.allclose(read.quats[:4], unit[:4], atol=1e-6) and np.array_equal(read.quats[4:], splats.quats[4:])
+    camera = Camera(np.array([[40.0, 0, 32], [0, 40.0, 24], [0, 0, 1]]), 64, 48, np.eye(4))
+    read.means[:, 2] += 4
+    pictures = [render_view(replace(read, quats=quats), camera, renderer="cpu")[0] for quats in (read.quats, unit)]
+    assert pictures[1].any() and np.allclose(*pictures, atol=1e-4)
+
+
 def test_numbers_beyond_float32_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A double or an ascii file can hold them."""
     rows = [ROW, ROW.replace(b"8 9", b"8 1e99"), ROW.replace(b"4 5", b"nan 5")]
@@ -129,6 +144,20 @@ def test_what_stands_before_and_between_is_passed_over(tmp_path: Path, encoding:
     read = read_splats(tmp_path / "a.ply")
     assert read.means[:, 1].tolist() == [10, 11, 12] and read.quats[:, 3].tolist() == [130, 131, 132]
     assert read.sh_degree == 0 and read.sh[:, 0, 2].tolist() == [50, 51, 52]
+
+
+@pytest.mark.parametrize("word", ["comment", "obj_info"])
+def test_long_comments_are_passed_over(tmp_path: Path, word: str) -> None:
+    splats = random_splats(3, 0)
+    write_splats(tmp_path / "a.ply", splats)
+    plain = (tmp_path / "a.ply").read_bytes()
+    for length in (4089, 5000, 900_000):
+        line = f"{word} {'end_header ' * (length // 11)}{'x' * (length % 11)}\n".encode()
+        (tmp_path / "b.ply").write_bytes(plain.replace(b"element", line + b"element", 1))
+        assert same(read_splats(tmp_path / "b.ply"), splats)
+    (tmp_path / "c.ply").write_bytes(plain.replace(b"element", word.encode() + 1_200_000 * b" y" + b"\nelement", 1))
+    with pytest.raises(FormatError, match="not understood"):
+        read_splats(tmp_path / "c.ply")
 
 
 def test_more_than_one_chunk_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

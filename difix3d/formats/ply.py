@@ -38,11 +38,15 @@ _SCALARS = {
 }
 _BYTE_ORDERS = {"ascii": "=", "binary_little_endian": "<", "binary_big_endian": ">"}
 _REST_COUNTS = {0: 1, 9: 4, 24: 9, 45: 16}
-_MAX_HEADER_LINES = 1000
+_MAX_HEADER_LINES, _MAX_LINE_BYTES = 1000, 1 << 20
+"""Comments can be long: some writers put their settings there."""
 _CHUNK = 1 << 15
 """Splats read or written at once: 8 MB at SH degree 3."""
 _LARGEST_LOGIT = 30.0
 """Converters store an opacity of exactly 1 as an infinite logit; sigmoid(30) is 1 in float32."""
+_USUAL_LENGTHS = 1e-6, 1e6
+"""Of the largest number of a quaternion: renderers square it in float32, and read beyond some 1e-19 or 1e19 as 0 or
+infinite. gsplat begins at 1e-12, and nothing that a fit made is near either end."""
 
 
 @dataclass
@@ -83,8 +87,8 @@ def read_splats(path: Path) -> Splats:
     """Read a 3DGS PLY: ascii or binary, any order and number types, SH degree 0 to 3; extra properties are ignored.
 
     Splats that no renderer can show (a NaN, an infinity, a number beyond float32, or a quaternion 0) are left out, and
-    a warning in the log says how many for which property. FormatError for what is no PLY, is cut short, or lacks a
-    property.
+    a warning in the log says how many for which property. Quaternions whose squares float32 could
+    not hold are made unit length. FormatError for what is no PLY, is cut short, or lacks a property.
     """
     path = Path(path)
     try:
@@ -113,7 +117,7 @@ def _read_header(name: str, stream: BinaryIO) -> tuple[str, list[_Element]]:
         raise FormatError(f"{name}: expected a PLY file, its first line is not 'ply'")
     encoding, elements = "", list[_Element]()
     for _ in range(_MAX_HEADER_LINES):
-        line = stream.readline(4096)
+        line = stream.readline(_MAX_LINE_BYTES)
         words = line.decode("ascii", "replace").split()
         try:
             match words:
@@ -235,14 +239,19 @@ def _fill(splats: Splats, start: int, columns: dict[str, NDArray]) -> int:
 
 
 def _sound(name: str, splats: Splats) -> Splats:
-    """The splats that can be drawn."""
+    """The splats that can be drawn, with quaternions that float32 can normalise."""
+    largest = np.abs(splats.quats).max(axis=1)
     usable = {
         "x y z": np.isfinite(splats.means).all(1),
         "f_dc and f_rest": np.isfinite(splats.sh).all((1, 2)),
         "opacity": np.isfinite(splats.opacity_logits),
         "scale": np.isfinite(splats.log_scales).all(1),
-        "rot": np.isfinite(splats.quats).all(1) & (splats.quats != 0).any(1),
+        "rot": np.isfinite(largest) & (largest > 0),
     }
+    low, high = _USUAL_LENGTHS
+    odd = np.flatnonzero(usable["rot"] & ((largest < low) | (largest > high)))
+    scaled = splats.quats[odd].astype(np.float64) / largest[odd, None]
+    splats.quats[odd] = scaled / np.linalg.norm(scaled, axis=1, keepdims=True)
     kept = np.logical_and.reduce(list(usable.values()))
     if kept.all():
         return splats
