@@ -101,8 +101,22 @@ def read_splats(path: Path) -> Splats:
             for columns in _chunks(path.name, stream, encoding, vertex):
                 start += _fill(splats, start, columns)
     except OSError as error:
-        raise FormatError(f"{path.name}: expected a splat PLY, could not read it ({error.strerror})") from error
+        raise _unreadable(path, error) from error
     return _sound(path.name, splats)
+
+
+def splat_count(path: Path) -> int:
+    """How many splats a 3DGS PLY holds by its header, which is all that is read. FormatError as in `read_splats`."""
+    path = Path(path)
+    try:
+        with path.open("rb") as stream:
+            return _seek_vertices(path, stream, *_read_header(path.name, stream)).count
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> FormatError:
+    return FormatError(f"{path.name}: expected a splat PLY, could not read it ({error.strerror})")
 
 
 def _property_names(coefficients: int) -> list[str]:

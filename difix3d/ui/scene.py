@@ -16,7 +16,7 @@ from difix3d.trajectories import NAMES
 from difix3d.ui import fixers
 from difix3d.ui.capture import PATHS
 from difix3d.ui.shared import QUIET, Shared, empty, facts, told
-from difix3d.ui.viewer import compressed_file, viewer_value
+from difix3d.ui.viewer import compressed_file, how_many, viewer_value
 from difix3d.ui.widgets import splat_viewer, wipe
 
 NO_SCENE = "No scene yet: bring photos or a video under Capture, or try the example."
@@ -27,7 +27,7 @@ def build(shared: Shared) -> None:
     summary = gr.HTML(empty(NO_SCENE))
     with gr.Row(equal_height=False):
         with gr.Column(scale=1, min_width=320):
-            gr.HTML("<h3>The splats</h3><p class='dx-note'>Drag to turn, scroll or pinch to come closer.</p>")
+            heading = gr.HTML(_heading())
             viewer = splat_viewer()
             links = gr.HTML()
         with gr.Column(scale=1, min_width=320):
@@ -51,7 +51,7 @@ def build(shared: Shared) -> None:
             delete = gr.Button("Delete", variant="stop")
 
     opened = [shared.visitor, shared.scene_id]
-    shown = [summary, viewer, links, report, path, fixer]
+    shown = [summary, heading, viewer, links, report, path, fixer]
     shared.revision.change(_reader(shared), [*opened, path, fixer], shown, **QUIET)
     for moment in (shared.revision.change, path.change):
         moment(_player(shared), [*opened, path], [before_after], **QUIET)
@@ -67,7 +67,7 @@ def _reader(shared: Shared) -> Any:
         fixer_box = fixers.refreshed(shared, fixer)
         if not scene_id:
             nothing = gr.Dropdown(choices=[], value=None)
-            return empty(NO_SCENE), None, "", "", nothing, fixer_box
+            return empty(NO_SCENE), _heading(), None, "", "", nothing, fixer_box
         scene = shared.studio.open_scene(scene_id, visitor["id"])
         pairs = [
             (f"{trajectory}, fixed by {label}", f"{trajectory}/{label}") for trajectory, label in fixed_paths(scene)
@@ -76,6 +76,7 @@ def _reader(shared: Shared) -> Any:
         chosen = path if path in values else (values[0] if values else None)
         return (
             _summary(scene),
+            _heading(how_many(scene)),
             viewer_value(scene, shared.studio.media),
             _links(shared, scene),
             _report(shared, scene),
@@ -151,6 +152,11 @@ def fixed_paths(scene: Scene) -> list[tuple[str, str]]:
     listings = sorted(scene.root.glob("fixed/[!.]*/[!.]*/candidates.json"), key=lambda path: -path.stat().st_mtime)
     found = [(path.parent.parent.name, path.parent.name) for path in listings]
     return [pair for pair in found if scene.video_path("-".join(pair)).is_file()]
+
+
+def _heading(more: str = "") -> str:
+    """Over the viewer. more: a sentence for its end."""
+    return f"<h3>The splats</h3><p class='dx-note'>Drag to turn, scroll or pinch to come closer. {more}</p>"
 
 
 def _summary(scene: Scene) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from difix3d.formats.colmap import read_reconstruction
-from difix3d.formats.ply import read_splats
-from difix3d.formats.splat import write_splat
+from difix3d.formats.ply import read_splats, splat_count
+from difix3d.formats.splat import RECORD_BYTES, write_splat
 from difix3d.formats.spz import write_spz
 from difix3d.scene import Scene
 from difix3d.types import Camera, Splats
@@ -20,6 +20,14 @@ from difix3d.ui.media import Media
 def viewer_file(scene: Scene) -> Path:
     """previews/splats.splat, written anew when the PLY is newer."""
     return _written(scene, "splats.splat", write_splat)
+
+
+def how_many(scene: Scene) -> str:
+    """A sentence where viewer_file does not hold all of the splats; else empty."""
+    if not scene.splats_path.is_file():
+        return ""
+    shown, total = viewer_file(scene).stat().st_size // RECORD_BYTES, splat_count(scene.splats_path)
+    return f"{shown:,} of {total:,} splats are shown." if shown < total else ""
 
 
 def compressed_file(scene: Scene) -> Path:
