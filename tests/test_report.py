@@ -6,6 +6,7 @@ import base64
 import io
 import re
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +139,23 @@ def test_phases_of_finding_cameras_are_in_their_order_and_unknown_ones_last(scen
     write_json(scene.manifest_path("reconstruct"), {**RECONSTRUCTED, "figures": {"registered": 12, **seconds}})
     names = [name.removeprefix("reconstruct: ") for name, _ in phases(scene)]
     assert names == ["extract", "match", "map", "refine", "straighten", "dream", "the rest"]
+
+
+def test_only_pictures_that_are_shown_are_held(scene: Scene) -> None:
+    def held(photos: int) -> int:
+        """Bytes in use when every photo has been scored."""
+        tracemalloc.start()
+        try:
+            events = report(scene, ReportConfig(photos=photos, renderer="cpu"))
+            next(event for event in events if isinstance(event, Progress) and event.message == "Drawing the plots")
+            return tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+            events.close()
+
+    held(1)  # what is loaded once is loaded now
+    photo_and_render = 2 * 72 * 96 * 3
+    assert held(12) - held(2) > 8 * photo_and_render
 
 
 def test_residuals_are_black_where_equal_and_saturate(scene: Scene) -> None:

@@ -18,7 +18,7 @@ from difix3d.formats.ply import read_splats
 from difix3d.scene import Scene
 from difix3d.stages.base import option, stage
 from difix3d.stages.evaluate import fitted_long_side_px
-from difix3d.stages.report_data import FITTED, KEPT_OUT, UNKNOWN, ScoredPhoto, fit_history, phases
+from difix3d.stages.report_data import FITTED, KEPT_OUT, UNKNOWN, ScoredPhoto, ShownPhoto, fit_history, phases
 from difix3d.types import View
 
 FOLDER = "report"
@@ -53,14 +53,13 @@ def report(scene: Scene, config: ReportConfig) -> Generator[Event, None, dict[st
 
     if reason := why_cpu(config.renderer):
         yield Warned("report", f"{reason} Rendering on the CPU.")
-    photos = yield from _scored(scene, config)
+    photos, worst = yield from _scored(scene, config)
     yield Progress("report", "Drawing the plots")
     from difix3d.stages.report_page import page
     from difix3d.stages.report_plots import draw_all
 
     history = fit_history(scene)
     plots = draw_all(history, photos, phases(scene))
-    worst = sorted(photos, key=lambda photo: photo.psnr)[: config.photos]
     html = page(scene, history, photos, worst, plots)
     # The old manifest goes first: it vouches for the page that is about to be replaced.
     scene.manifest_path("report").unlink(missing_ok=True)
@@ -69,11 +68,12 @@ def report(scene: Scene, config: ReportConfig) -> Generator[Event, None, dict[st
         for name, png in plots.items():
             (folder / f"{name}.png").write_bytes(png)
     yield Artifact("report", "report", PAGE, f"{len(photos)} photos, worst first")
-    return {**_means(photos), "worst": worst[0].name, "photos": len(photos)}
+    return {**_means(photos), "worst": worst[0].scored.name, "photos": len(photos)}
 
 
-def _scored(scene: Scene, config: ReportConfig) -> Generator[Event, None, list[ScoredPhoto]]:
-    """Every photo with its render's scores, in the order of their names."""
+def _scored(scene: Scene, config: ReportConfig) -> Generator[Event, None, tuple[list[ScoredPhoto], list[ShownPhoto]]]:
+    """Every photo's scores in the order of their names; and the worst ones with their pictures, the worst first. Of
+    the others no picture is held."""
     yield Progress("report", "Loading splats and cameras")
     splats = read_splats(scene.splats_path)
     views = sorted(read_reconstruction(scene.sparse_dir, scene.images_dir).views, key=lambda view: view.name)
@@ -82,15 +82,17 @@ def _scored(scene: Scene, config: ReportConfig) -> Generator[Event, None, list[S
     split = scene.split()
     role = {**dict.fromkeys(split["train"], FITTED), **dict.fromkeys(split["heldout"], KEPT_OUT)}
     long_side_px = fitted_long_side_px(scene)
-    photos = []
+    photos, worst = list[ScoredPhoto](), list[ShownPhoto]()
     for index, view in enumerate(views):
         yield Progress("report", "Comparing photos with their renders", index, len(views), "photos")
-        photos.append(_score(view, splats, long_side_px, role.get(view.name, UNKNOWN), config.renderer))
+        photo = _score(view, splats, long_side_px, role.get(view.name, UNKNOWN), config.renderer)
+        photos.append(photo.scored)
+        worst = sorted([*worst, photo], key=lambda each: each.scored.psnr)[: config.photos]
     yield Progress("report", "Comparing photos with their renders", len(views), len(views), "photos")
-    return photos
+    return photos, worst
 
 
-def _score(view: View, splats: Any, long_side_px: int, role: str, renderer: str) -> ScoredPhoto:
+def _score(view: View, splats: Any, long_side_px: int, role: str, renderer: str) -> ShownPhoto:
     from difix3d.metrics import psnr, ssim
     from difix3d.splatting import render_view
 
@@ -98,7 +100,8 @@ def _score(view: View, splats: Any, long_side_px: int, role: str, renderer: str)
     camera = view.camera.resized(min(long_side_px, max(view.camera.width, view.camera.height)))
     photo = read_rgb(view.image_path, (camera.width, camera.height))
     rendered = to_uint8(render_view(splats, camera, renderer=renderer)[0])
-    return ScoredPhoto(view.name, role, psnr(rendered, photo), ssim(rendered, photo), photo, rendered)
+    scored = ScoredPhoto(view.name, role, psnr(rendered, photo), ssim(rendered, photo))
+    return ShownPhoto(scored, photo, rendered)
 
 
 def _means(photos: list[ScoredPhoto]) -> dict[str, float | None]:

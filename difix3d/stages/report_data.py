@@ -18,12 +18,19 @@ FITTED, KEPT_OUT, UNKNOWN = "fitted", "kept out", "photo"
 
 @dataclass(frozen=True)
 class ScoredPhoto:
-    """A photo and what the splats show at its camera. rgb, rendered: [H, W, 3] uint8."""
+    """How near the splats come to a photo at its camera."""
 
     name: str
     role: str
     psnr: float
     ssim: float
+
+
+@dataclass(frozen=True)
+class ShownPhoto:
+    """A photo to show and what the splats show at its camera. rgb, rendered: [H, W, 3] uint8."""
+
+    scored: ScoredPhoto
     rgb: NDArray[np.uint8] = field(repr=False)
     rendered: NDArray[np.uint8] = field(repr=False)
 

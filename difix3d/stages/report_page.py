@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from difix3d.scene import Scene
-from difix3d.stages.report_data import FITTED, KEPT_OUT, FitHistory, ScoredPhoto, warnings
+from difix3d.stages.report_data import FITTED, KEPT_OUT, FitHistory, ScoredPhoto, ShownPhoto, warnings
 from difix3d.stages.report_plots import RESIDUAL_MAX, residual_rgb
 
 _PICTURE_LONG_SIDE_PX = 480
@@ -64,7 +64,7 @@ def page(
     scene: Scene,
     history: FitHistory,
     photos: Sequence[ScoredPhoto],
-    worst: Sequence[ScoredPhoto],
+    worst: Sequence[ShownPhoto],
     plots: Mapping[str, bytes],
 ) -> str:
     """The whole page. worst: the photos to show; plots: PNG files by name."""
@@ -149,7 +149,7 @@ def _cameras(scene: Scene) -> str:
     return "".join(parts)
 
 
-def _about(photos: Sequence[ScoredPhoto], worst: Sequence[ScoredPhoto]) -> str:
+def _about(photos: Sequence[ScoredPhoto], worst: Sequence[ShownPhoto]) -> str:
     shown = (
         f"All {len(photos)} photos" if len(worst) == len(photos) else f"The {len(worst)} worst of {len(photos)} photos"
     )
@@ -169,9 +169,10 @@ def _scale() -> str:
     )
 
 
-def _photo(photo: ScoredPhoto) -> str:
+def _photo(shown: ShownPhoto) -> str:
+    photo = shown.scored
     tag = f"<span class='tag{' kept' if photo.role == KEPT_OUT else ''}'>{escape(photo.role)}</span>"
-    pictures = (("photo", photo.rgb), ("splats", photo.rendered), ("difference", residual_rgb(photo.residual)))
+    pictures = (("photo", shown.rgb), ("splats", shown.rendered), ("difference", residual_rgb(shown.residual)))
     name = escape(photo.name)
     figures = "".join(
         f"<figure><img loading='lazy' src='{_data('jpeg', _jpeg(rgb))}' alt='{what} of {name}'>"
