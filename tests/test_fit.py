@@ -20,7 +20,8 @@ from difix3d.formats.ply import read_splats
 from difix3d.metrics import psnr, ssim
 from difix3d.scene import Scene, hash_file
 from difix3d.splatting import render_view
-from difix3d.stages.fit import FitConfig, fit, seconds_left, split_names
+from difix3d.splatting.trainer import Trainer, TrainSettings
+from difix3d.stages.fit import FitConfig, fit, photo_of, seconds_left, split_names
 from difix3d.types import Splats
 
 CONFIG = FitConfig(seconds=1.5, max_splats=1500, holdout=4, renderer="cpu")
@@ -78,6 +79,17 @@ def test_outputs_figures_and_events(scene: Scene) -> None:
     assert fitting and {"seconds", "splats", "step"} <= set(fitting[-1].figures)
     assert json.loads(json.dumps(done.figures)) == done.figures
     assert not [path for path in scene.root.rglob(".*") if "partial" in path.name]
+
+
+def test_photos_are_held_once_and_left_as_they_are(scene: Scene) -> None:
+    reconstruction = read_reconstruction(scene.sparse_dir, scene.images_dir)
+    photos = [photo_of(view, 480) for view in reconstruction.views]
+    before = [photo.rgb.copy() for photo in photos]
+    settings = TrainSettings(seconds=0, max_steps=20, max_splats=500)
+    trainer = Trainer(settings, photos[1:], photos[:1], reconstruction.points, reconstruction.colors)
+    assert all(np.shares_memory(held.numpy(), photo.rgb) for (_, held), photo in zip(trainer._full, photos[1:]))
+    list(trainer.run())
+    assert all(np.array_equal(photo.rgb, rgb) for photo, rgb in zip(photos, before))
 
 
 def test_an_unchanged_fit_is_skipped_and_a_changed_one_is_not(scene: Scene) -> None:

@@ -106,15 +106,16 @@ def render_view(
     """
     device = "cpu" if renderer == "cpu" else default_device(renderer)
     names = ("means", "quats", "log_scales", "opacity_logits", "sh")
-    arguments: dict[str, Any] = {name: _shared(getattr(splats, name), device) for name in names}
+    arguments: dict[str, Any] = {name: shared(getattr(splats, name), device) for name in names}
     shade = None if background is None else torch.as_tensor(background, dtype=torch.float32, device=device)
     with torch.no_grad():
         rgb, alpha, depth = rasterize(**arguments, camera=camera, background=shade, renderer="auto")
     return rgb.clamp(0, 1).cpu().numpy(), alpha.cpu().numpy(), depth.cpu().numpy()
 
 
-def _shared(array: NDArray[np.float32], device: str) -> torch.Tensor:
-    """The array as a tensor, on the CPU without a copy: two million splats are half a gigabyte."""
+def shared(array: NDArray, device: torch.device | str) -> torch.Tensor:
+    """The array as a tensor that nobody writes to, on the CPU without a copy: two million splats are half a gigabyte.
+    torch takes no array that is read-only: of that there is a copy."""
     return torch.as_tensor(array if array.flags.writeable else array.copy(), device=device)
 
 

@@ -26,6 +26,7 @@ from difix3d.metrics import psnr
 from difix3d.splatting import l1_ssim, rasterize, schedule
 from difix3d.splatting.base import ScreenSpace
 from difix3d.splatting.densify import Densifier
+from difix3d.splatting.dispatch import shared
 from difix3d.splatting.initialise import joined, scene_depth, shell_splats, splats_from_points
 from difix3d.splatting.parameters import SplatParameters
 from difix3d.splatting.schedule import Clock
@@ -262,7 +263,7 @@ class Trainer:
 
 
 def _target(photo: Photo, device: torch.device) -> tuple[Camera, Tensor]:
-    return photo.camera, torch.tensor(photo.rgb, device=device)
+    return photo.camera, shared(photo.rgb, device)
 
 
 def _halved(photo: Photo) -> Photo:

@@ -147,7 +147,8 @@ def photo_of(view: View, long_side_px: int) -> Photo:
 
     assert view.image_path is not None, "read_reconstruction was given images_dir"
     camera = view.camera.resized(min(long_side_px, max(view.camera.width, view.camera.height)))
-    return Photo(view.name, camera, read_rgb(view.image_path, (camera.width, camera.height)))
+    rgb = read_rgb(view.image_path, (camera.width, camera.height))
+    return Photo(view.name, camera, np.array(rgb))  # writable, so that the trainer need not copy it
 
 
 def _ready_renderer(config: FitConfig) -> Generator[Event, None, str]:
