@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from difix3d.formats.colmap import read_reconstruction
 from difix3d.geometry import project
 from difix3d.sfm import colmap
 from difix3d.sfm.base import PhotoSet, SfmSettings
-from difix3d.sfm.refine import refine
-from difix3d.sfm.stereo import Small, believed, small_photos, sweep
+from difix3d.sfm.refine import _tracks, refine
+from difix3d.sfm.stereo import Small, believed, plans, sweep
 from difix3d.sfm.tracks import follow, joined
 from difix3d.sfm.undistort import undistort
 from difix3d.stages.reconstruct import read_photos
@@ -62,7 +63,9 @@ def photo_of_wall(camera: Camera, brightness: float = 1.0) -> np.ndarray:
 
 
 CAMERAS = [camera_at(x, y) for x, y in ((0, 0), (0.4, 0), (-0.4, 0.1), (0.1, 0.4))]
-GREYS = [photo_of_wall(camera, brightness) for camera, brightness in zip(CAMERAS, (1.0, 1.0, 0.8, 1.0))]
+GREYS = {
+    index: photo_of_wall(camera, brightness) for index, (camera, brightness) in enumerate(zip(CAMERAS, (1, 1, 0.8, 1)))
+}
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +74,8 @@ def photos() -> list[Small]:
     rays = np.column_stack([pixels, np.ones(200)]) @ np.linalg.inv(CAMERAS[0].K).T
     points = rays * wall_depth(CAMERAS[0], pixels)[:, None]
     views = tuple(View(f"{index}.png", camera, None, np.arange(200)) for index, camera in enumerate(CAMERAS))
-    found = small_photos(Reconstruction(views, points, np.zeros((200, 3), np.uint8)), GREYS)
-    return [photo for photo in found if photo is not None]
+    found = plans(Reconstruction(views, points, np.zeros((200, 3), np.uint8)))
+    return [plan.of(grey) for plan, grey in zip(found, GREYS.values()) if plan is not None]
 
 
 @pytest.fixture(scope="module")
@@ -95,10 +98,7 @@ def test_swept_depth_is_the_walls(photos: list[Small], depth: np.ndarray) -> Non
 
 def test_noise_has_no_depth(photos: list[Small]) -> None:
     rng = np.random.default_rng(1)
-    noise = [
-        Small(each.camera, rng.random(each.grey.shape).astype(np.float32), each.neighbours, each.near, each.far)
-        for each in photos
-    ]
+    noise = [replace(each, grey=rng.random(each.grey.shape).astype(np.float32)) for each in photos]
     swept = [sweep(photo, [noise[other] for other in photo.neighbours]) for photo in noise]
     found = believed(noise[0], swept[0], [(noise[other], swept[other]) for other in noise[0].neighbours])
     assert (found > 0).mean() < 0.02
@@ -125,8 +125,8 @@ def test_nothing_is_followed_where_there_is_no_depth(depth: np.ndarray) -> None:
 
 
 def test_corners_that_no_other_photo_shows_are_no_points(depth: np.ndarray) -> None:
-    plain = [np.full_like(GREYS[0], 128) for _ in GREYS[1:]]
-    assert not len(follow(0, CAMERAS, [GREYS[0], *plain], depth, (1, 2, 3), 300).points)
+    plain = {index: np.full_like(grey, 128) for index, grey in GREYS.items()}
+    assert not len(follow(0, CAMERAS, {**plain, 0: GREYS[0]}, depth, (1, 2, 3), 300).points)
     assert not len(follow(0, CAMERAS, GREYS, depth, (), 300).points)
 
 
@@ -135,6 +135,28 @@ def test_joined_tracks_keep_their_points(depth: np.ndarray) -> None:
     both = joined([one, one])
     assert len(both.points) == 2 * len(one.points)
     np.testing.assert_array_equal(both.points[both.point], np.concatenate([one.points[one.point]] * 2))
+
+
+def test_only_swept_photos_and_their_neighbours_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("difix3d.sfm.refine._MOST_SWEPT", 4)
+    cameras = [camera_at(0.15 * index, 0.1 * (index % 3)) for index in range(16)]
+    points = np.random.default_rng(0).uniform((-2, -2, 0), (4, 2, 0), (600, 3))
+    points[:, 2] = (OFFSET - points @ NORMAL) / NORMAL[2]
+    views = []
+    for index, camera in enumerate(cameras):
+        pixels, z = project(camera, points)
+        seen = (z > 0) & (pixels > 0).all(axis=1) & (pixels < (WIDTH, HEIGHT)).all(axis=1)
+        views.append(View(f"{index:02}.png", camera, tmp_path / f"{index:02}.png", np.flatnonzero(seen)))
+        cv2.imwrite(str(views[-1].image_path), photo_of_wall(camera))
+    scene = Reconstruction(tuple(views), points, np.zeros((600, 3), np.uint8))
+    paths = [view.image_path for view in views]
+    before = joined(returned(_tracks(scene, paths, 2, "")))
+    needed = {index for swept in (0, 5, 10, 15) for index in (swept, *plans(scene)[swept].neighbours)}
+    assert len(before.points) > 300 and set(before.photo.tolist()) <= needed
+    for index in set(range(16)) - needed:
+        paths[index].unlink()
+    after = joined(returned(_tracks(scene, paths, 2, "")))
+    assert len(needed) < 16 and np.array_equal(before.pixel, after.pixel)
 
 
 @pytest.fixture(scope="module")

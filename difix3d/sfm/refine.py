@@ -26,7 +26,7 @@ from difix3d.sfm.background import Countdown
 from difix3d.sfm.base import STAGE
 from difix3d.sfm.opencv_threads import one_opencv_thread
 from difix3d.sfm.snapshot import plain
-from difix3d.sfm.stereo import Small, believed, small_photos, sweep
+from difix3d.sfm.stereo import believed, plans, sweep
 from difix3d.sfm.tracks import Floats, Tracks, follow, joined
 from difix3d.types import Reconstruction
 
@@ -113,12 +113,11 @@ def _look(
     """Points that the photos see beside those of `straight`. None where they are too few to be of use."""
     scene = plain(straight)
     names = tuple(view.name for view in scene.views)
-    with ThreadPoolExecutor(threads) as pool:
-        greys = list(pool.map(lambda name: _opened(images_dir / name, "L"), names))
-    tracks = joined((yield from _tracks(scene, greys, threads, message)))
+    paths = [images_dir / name for name in names]
+    tracks = joined((yield from _tracks(scene, paths, threads, message)))
     if len(tracks.points) < _FEWEST_POINTS:
         return None
-    return _Seen(names, tracks, _colours(tracks, [images_dir / name for name in names], threads))
+    return _Seen(names, tracks, _colours(tracks, paths, threads))
 
 
 def _opened(path: Path, mode: str) -> NDArray[np.uint8]:
@@ -129,31 +128,30 @@ def _opened(path: Path, mode: str) -> NDArray[np.uint8]:
 
 
 def _tracks(
-    scene: Reconstruction, greys: list[NDArray[np.uint8]], threads: int, message: str
+    scene: Reconstruction, paths: Sequence[Path], threads: int, message: str
 ) -> Generator[Progress, None, list[Tracks]]:
-    """The corners of each swept photo."""
-    photos = small_photos(scene, greys)
-    chosen = [index for index, photo in enumerate(photos) if photo is not None]
+    """The corners of each swept photo. Only these photos and their neighbours are opened."""
+    planned = {index: plan for index, plan in enumerate(plans(scene)) if plan is not None}
+    chosen = list(planned)
     if len(chosen) > _MOST_SWEPT:
         chosen = [chosen[round(at)] for at in np.linspace(0, len(chosen) - 1, _MOST_SWEPT)]
+    needed = sorted({*chosen, *(other for index in chosen for other in planned[index].neighbours)})
+    with ThreadPoolExecutor(threads) as reading:
+        greys = dict(zip(needed, reading.map(lambda index: _opened(paths[index], "L"), needed)))
+    photos = {index: planned[index].of(grey) for index, grey in greys.items() if index in planned}
     cameras = [view.camera for view in scene.views]
     count = min(_MOST_PER_PHOTO, POINTS // max(1, len(chosen)))
     pace = Countdown(2 * len(chosen))
     swept: Swept = {}
     tracks: dict[int, Tracks] = {}
 
-    def small(index: int) -> Small:
-        photo = photos[index]
-        assert photo is not None
-        return photo
-
     def look(index: int) -> None:
-        others = [other for each in small(index).neighbours if (other := photos[each]) is not None]
-        swept[index] = sweep(small(index), others)
+        photo = photos[index]
+        swept[index] = sweep(photo, [photos[other] for other in photo.neighbours if other in photos])
 
     def walk(index: int) -> None:
-        photo = small(index)
-        others = [(small(each), swept[each]) for each in photo.neighbours if each in swept]
+        photo = photos[index]
+        others = [(photos[each], swept[each]) for each in photo.neighbours if each in swept]
         depth = believed(photo, swept[index], others)
         tracks[index] = follow(index, cameras, greys, depth, photo.neighbours, count)
 

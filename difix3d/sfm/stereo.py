@@ -42,12 +42,11 @@ _FEWEST_POINTS = 8
 
 
 @dataclass(frozen=True)
-class Small:
-    """A photo to sweep, small. neighbours: of the list of photos, those that see the same from a little aside, best
-    first; near and far: the depths its planes lie between, world units."""
+class Plan:
+    """How a photo is swept. camera: of the small picture; neighbours: of the list of photos, those that see the same
+    from a little aside, best first; near and far: the depths its planes lie between, world units."""
 
     camera: Camera
-    grey: Floats
     neighbours: tuple[int, ...]
     near: float
     far: float
@@ -57,12 +56,24 @@ class Small:
         """Between two planes, in inverse depth."""
         return (1 / self.near - 1 / self.far) / (_PLANES - 1)
 
+    def of(self, grey: NDArray[np.uint8]) -> Small:
+        """grey: [H, W], the photo."""
+        small = cv2.resize(grey, (self.camera.width, self.camera.height), interpolation=cv2.INTER_AREA)
+        return Small(self.camera, self.neighbours, self.near, self.far, small.astype(np.float32) / np.float32(255))
 
-def small_photos(reconstruction: Reconstruction, greys: Sequence[NDArray[np.uint8]]) -> list[Small | None]:
-    """The reconstruction's views, in their order; greys: [H, W] of each. None where too few points are seen."""
-    found: list[Small | None] = []
+
+@dataclass(frozen=True)
+class Small(Plan):
+    """A photo to sweep, small."""
+
+    grey: Floats
+
+
+def plans(reconstruction: Reconstruction) -> list[Plan | None]:
+    """Of the reconstruction's views, in their order. None where too few points are seen."""
+    found: list[Plan | None] = []
     weights = _affinity(reconstruction)
-    for index, (view, grey) in enumerate(zip(reconstruction.views, greys)):
+    for index, view in enumerate(reconstruction.views):
         camera = view.camera.resized(min(SIDE_PX, max(view.camera.width, view.camera.height)))
         _, z = project(camera, reconstruction.points[view.point_indices])
         z = z[z > 0]
@@ -71,9 +82,8 @@ def small_photos(reconstruction: Reconstruction, greys: Sequence[NDArray[np.uint
         if len(z) < _FEWEST_POINTS or not neighbours:
             found.append(None)
             continue
-        small = cv2.resize(grey, (camera.width, camera.height), interpolation=cv2.INTER_AREA)
         near, far = np.quantile(z, [0.01, 0.99]) * (_NEAREST, _FARTHEST)
-        found.append(Small(camera, small.astype(np.float32) / np.float32(255), neighbours, float(near), float(far)))
+        found.append(Plan(camera, neighbours, float(near), float(far)))
     return found
 
 

@@ -6,7 +6,7 @@ there the corners are found again by the method of Lucas and Kanade (1981), forw
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,14 +50,15 @@ class Tracks:
 def follow(
     index: int,
     cameras: Sequence[Camera],
-    greys: Sequence[NDArray[np.uint8]],
+    greys: Mapping[int, NDArray[np.uint8]],
     depth: Floats,
     neighbours: Sequence[int],
     count: int,
 ) -> Tracks:
     """Up to `count` corners of photo `index`, found again in its neighbours.
 
-    cameras and greys ([H, W]) of all photos, of one size each; depth: [h, w] of this photo, smaller, 0 where unknown.
+    cameras: of all photos; greys: [H, W] of this one and its neighbours at least, of their cameras' sizes; depth:
+    [h, w] of this photo, smaller, 0 where unknown.
     """
     camera, grey = cameras[index], greys[index]
     height, width = grey.shape
