@@ -1,6 +1,6 @@
 """A scene is a folder. This is the only module that knows its paths, hashes and stage manifests.
 
-scene.json                 name, created, source, world_from_colmap
+scene.json                 name, created, source, world_from_colmap, dataset_split (ratings/export_scenes.py)
 capture/                   decoded upload: photos, capture.json (EXIF focal priors, sharpness, order, video)
 images/                    undistorted photos: the pixels every later stage sees
 sparse/0/                  COLMAP model of images/

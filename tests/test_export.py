@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from rated_scene import HELDOUT, PHOTO_SIZE, RENDER_SIZE, make_scene, picture, v
 from difix3d.errors import ConfigError, RatingError
 from difix3d.events import Done, Event, Warned
 from difix3d.ratings.candidates import candidates_of
-from difix3d.ratings.export_scenes import split_scenes
+from difix3d.ratings.export_scenes import find_scenes, known_splits, split_scenes
 from difix3d.ratings.store import RatingStore
 from difix3d.scene import Scene, hash_file
 from difix3d.stages.export import ExportConfig, export
@@ -209,6 +210,62 @@ def test_splits_are_by_scene_and_stay_as_scenes_join(studio: Studio) -> None:
     assert set(split_scenes({"one", "two"}, 0.0).values()) == {"train"}
     for pair in ({"a", "b"}, {"c", "d"}, {"x", "y"}):
         assert sorted(split_scenes(pair, 0.2).values()) == ["test", "train"]
+
+
+def test_no_scene_moves_to_the_test_split_whatever_joins() -> None:
+    """Scenes join in any order, some are exported without others: what was in train once is never in test."""
+    rng = random.Random(0)
+    for _ in range(300):
+        known: dict[str, str] = {}
+        names = [f"{rng.random():.6f}" for _ in range(rng.randint(1, 8))]
+        for _ in range(12):
+            chosen = set(rng.sample(names, rng.randint(1, len(names))))
+            splits = split_scenes(chosen, rng.choice((0.2, 0.2, 0.5)), known)
+            assert splits.keys() == chosen and "train" in splits.values()
+            moved = [name for name in chosen if known.get(name, splits[name]) != splits[name]]
+            if any(known.get(name) != "test" for name in chosen):
+                assert not moved
+            assert len(moved) <= 1 and all(splits[name] == "train" for name in moved)
+            if len(chosen) > 1 and len(chosen - known.keys()) > 0:
+                assert "test" in splits.values()
+            known |= splits
+    assert split_scenes({"a", "b"}, 0.0, {"a": "test"}) == {"a": "train", "b": "train"}
+    names = [f"scene{number}" for number in range(200)]
+    known = {}
+    for count in range(1, 201):
+        known = split_scenes(set(names[:count]), 0.2, known)
+    assert 0.1 < sum(split == "test" for split in known.values()) / 200 < 0.3
+
+
+def test_a_scene_stays_in_its_split_from_one_export_to_the_next(studio: Studio) -> None:
+    names = ("court", "garden")
+    first = next(name for name in names if split_scenes(set(names), 0.2)[name] == "test")
+    make_scene(studio.scenes, first)
+    studio.export()
+    assert studio.json("export.json")["splits"] == {first: "train"}
+    second = make_scene(studio.scenes, next(name for name in names if name != first), seed=100)
+    _, warnings = studio.export(out=str(studio.folder / "exports" / "second"))
+    mark = json.loads((studio.folder / "exports" / "second" / "export.json").read_text())
+    assert mark["splits"] == {first: "train", second.id: "test"} == known_splits(find_scenes(studio.scenes))
+    assert not any("split" in warning or "in test before" in warning for warning in warnings)
+
+    # Alone, one that was in test is trained on, which is said, and then it stays in train.
+    _, warnings = studio.export(scenes=str(second.root), out=str(studio.folder / "exports" / "third"))
+    assert any(warning.startswith(f"{second.id} was in test before, and is in train from now") for warning in warnings)
+    _, warnings = studio.export()
+    assert set(studio.json("export.json")["splits"].values()) == {"train"}
+    assert any(warning.startswith("All 2 scenes were in train before") for warning in warnings)
+
+
+def test_an_export_that_replaces_one_of_an_older_version_keeps_its_splits(studio: Studio) -> None:
+    names = ("court", "garden")
+    first = next(name for name in names if split_scenes(set(names), 0.2)[name] == "test")
+    scene = make_scene(studio.scenes, first)
+    studio.export()
+    scene.update_info(dataset_split="")  # as it was before splits were written down
+    make_scene(studio.scenes, next(name for name in names if name != first), seed=100)
+    studio.export()
+    assert studio.json("export.json")["splits"][first] == "train"
 
 
 def test_missing_and_altered_pictures_are_left_out_and_named(studio: Studio) -> None:

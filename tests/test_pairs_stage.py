@@ -19,6 +19,8 @@ from difix3d.formats.image import read_rgb, write_rgb
 from difix3d.metrics import psnr
 from difix3d.pairs.read import load_pair, read_rows
 from difix3d.pairs.rows import PairRow
+from difix3d.ratings.export_scenes import split_scenes
+from difix3d.scene import Scene
 from difix3d.stages.pairing import store
 from difix3d.stages.pairs import PairsConfig, pairs
 from difix3d.training.framing import Framing
@@ -132,6 +134,22 @@ def test_the_folder_stands_alone_and_is_no_larger_than_was_reckoned(made: tuple[
     most += 2 * 16 * store.PHOTO_BYTES * pixels
     pictures = sum((out / name).stat().st_size for name in files)
     assert pictures <= most + 200 * len(files)  # headers
+
+
+def test_a_scene_stays_in_its_split_in_this_folder_and_the_next(scenes: Path, tmp_path: Path) -> None:
+    for name in ("ball", "marble"):
+        shutil.copytree(scenes / name, tmp_path / "scenes" / name)
+        Scene(tmp_path / "scenes" / name).update_info(dataset_split="")
+    first, second = sorted(("ball", "marble"), key=lambda name: split_scenes({"ball", "marble"}, 0.2)[name] != "test")
+    settings = config(tmp_path / "scenes" / first, tmp_path / "out", strategies=("sparse",), steps=50, max_pairs=4)
+    _, alone = run(settings)
+    assert alone["scenes"][first]["split"] == "train"
+    _, both = run(replace(settings, scenes=(str(tmp_path / "scenes" / second),)))
+    assert {name: both["scenes"][name]["split"] for name in (first, second)} == {first: "train", second: "test"}
+    assert [Scene(tmp_path / "scenes" / name).info["dataset_split"] for name in (first, second)] == ["train", "test"]
+    events, other = run(replace(settings, scenes=(str(tmp_path / "scenes"),), out=str(tmp_path / "other")))
+    assert {name: other["scenes"][name]["split"] for name in (first, second)} == {first: "train", second: "test"}
+    assert not [event for event in events if isinstance(event, Warned) and "in test before" in event.message]
 
 
 def test_what_is_made_stays_and_what_changed_is_made_anew(scenes: Path, tmp_path: Path) -> None:

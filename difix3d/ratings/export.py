@@ -30,7 +30,14 @@ from difix3d.ratings.export_comparisons import comparison_rows
 from difix3d.ratings.export_pairs import PairRow, Tally, approved_rows, heldout_rows
 from difix3d.ratings.export_pictures import ExportedPictures
 from difix3d.ratings.export_preferences import PictureGone, PreferencesWriter
-from difix3d.ratings.export_scenes import Licences, find_scenes, split_scenes
+from difix3d.ratings.export_scenes import (
+    Licences,
+    find_scenes,
+    keep_splits,
+    known_splits,
+    split_scenes,
+    what_to_know,
+)
 from difix3d.ratings.filters import VoteFilter, all_that_stand
 from difix3d.ratings.log import StoredRating
 from difix3d.ratings.results import results_of
@@ -79,6 +86,7 @@ class Export:
         self._without = frozenset(chosen.record["without_raters"])
         tallies, votes_on_frame = self._count_votes(last)
         scenes = {scene.id: scene for scene in find_scenes(self.scenes, self.only)}
+        known = known_splits(scenes.values(), self._splits_before())
         licences = Licences(scenes)
         with replacing_folder(self.out) as folder:
             pictures = ExportedPictures(folder)
@@ -95,7 +103,7 @@ class Export:
             yield from self._new_warnings()
 
             exported = {*(scene_id for scene_id, _ in rows), *(frame[0] for frame in votes_on_frame)}
-            splits = split_scenes(exported, self.test_share)
+            splits = split_scenes(exported, self.test_share, known)
             if not splits:
                 raise RatingError(
                     f"Nothing to export: no votes in the database, and no scene in {self.scenes} has renders at its "
@@ -103,6 +111,8 @@ class Export:
                 )
             if len(splits) == 1:
                 self._warn(f"One scene only ({next(iter(splits))}): all of it is in train, and there is no test split")
+            for sentence in what_to_know(splits, known, self.test_share):
+                self._warn(sentence)
             if not votes_on_frame:
                 filtered = chosen.record["votes_left_out"]
                 why = f"The filters leave out all of {filtered} votes" if filtered else "No votes yet"
@@ -120,6 +130,14 @@ class Export:
             settings = {"test_share": self.test_share, "min_votes": self.min_votes}
             found = {"filters": chosen.record, "splits": splits, "figures": self.figures}
             write_json(folder / MARK, {**mark, "settings": settings, **found})
+            for scene_id in keep_splits(scenes.values(), splits):
+                self._warn(f"{scene_id} cannot be written to: another export may put it into another split")
+            yield from self._new_warnings()
+
+    def _splits_before(self) -> Iterable[tuple[str, str]]:
+        """Of the export that this one replaces."""
+        mark = self.out / MARK
+        return json.loads(mark.read_text()).get("splits", {}).items() if mark.is_file() else ()
 
     def _count_votes(self, last: int) -> tuple[dict[str, Tally], dict[tuple[str, str, int], int]]:
         """(item -> tally, frame -> votes that count), as of entry `last`."""

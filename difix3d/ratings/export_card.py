@@ -78,7 +78,7 @@ def _body(facts: CardFacts) -> list[str]:
         "",
         "## Splits",
         "",
-        "By scene, never by frame: frames of one scene show the same things.",
+        "By scene, never by frame: frames of one scene show the same things. A scene stays in its split.",
         "",
         *([f"- `{scene}`: {split}" for scene, split in sorted(facts.scenes.items())] or ["No scenes."]),
         "",

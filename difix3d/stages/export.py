@@ -18,7 +18,9 @@ class ExportConfig:
     out: str = field(metadata={"help": "folder of the export; an earlier export there is replaced"})
     ratings_db: str = option("", "SQLAlchemy URL of the ratings (default: $DIFIX3D_RATINGS_DB)")
     scenes: str = option("", "folder of scenes, or one scene (default: $DIFIX3D_SCENES, or scenes)")
-    test_share: float = option(0.2, "share of the scenes that goes to the test split", minimum=0.0, maximum=0.9)
+    test_share: float = option(
+        0.2, "share of the scenes that goes to test; one stays in its split", minimum=0.0, maximum=0.9
+    )
     min_votes: int = option(1, "votes a fix needs before it can be a training target", minimum=1)
     since: str = option("", "leave out votes from before this day (in UTC, as 2026-11-28)")
     without: tuple[str, ...] = option((), "leave out the votes of these raters (numbers)")

@@ -15,6 +15,8 @@ from difix3d.events import Done, Event, Progress, Warned
 from difix3d.formats.colmap import read_reconstruction
 from difix3d.pairs.plan import STRATEGIES, Plan, plan_fits, thinned
 from difix3d.pairs.rows import PairRow
+from difix3d.ratings.export_scenes import keep_splits, known_splits, what_to_know
+from difix3d.scene import Scene
 from difix3d.stages.base import option
 from difix3d.stages.fit import PRESETS
 from difix3d.stages.pairing import store
@@ -46,7 +48,9 @@ class PairsConfig:
     steps: int = option(2000, "of each fit; about what the quick preset does on two cores", minimum=50)
     max_splats: int = option(_QUICK.max_splats, "of each fit, at most", minimum=100, maximum=5_000_000)
     long_side_px: int = option(_QUICK.long_side_px, "longer side of renders and photos", minimum=64, maximum=4096)
-    test_share: float = option(0.2, "share of the scenes that goes to the test split", minimum=0.0, maximum=0.9)
+    test_share: float = option(
+        0.2, "share of the scenes that goes to test; one stays in its split", minimum=0.0, maximum=0.9
+    )
     renderer: str = option("auto", "gsplat needs CUDA; auto takes it where it works", choices=("auto", "gsplat", "cpu"))
     workers: int = option(0, "fits at once; 0: as many as there are cores and memory for", minimum=0, maximum=256)
     seed: int = option(0, "of the random choices", minimum=0)
@@ -56,11 +60,15 @@ class PairsConfig:
 class _Planned:
     """A scene with its units. pixels: of its largest photo at the size that is fitted."""
 
-    name: str
+    scene: Scene
     plan: Plan
     units: list[Unit]
     photos: int
     pixels: int
+
+    @property
+    def name(self) -> str:
+        return self.scene.id
 
 
 def pairs(config: PairsConfig) -> Iterator[Event]:
@@ -96,7 +104,13 @@ def pairs(config: PairsConfig) -> Iterator[Event]:
         failed |= yield from _make(todo, settings, config.workers)
         yield Progress("pairs", "Writing the index", len(todo), len(todo), "fits")
         made = store.manifests(out)
-        rows = store.write_index(out, made, config.test_share)
+        scenes = [one.scene for one in planned]
+        known = known_splits(scenes, store.splits_in(out).items())
+        rows = store.write_index(out, made, config.test_share, known)
+        splits = {row.scene: row.split for row in rows if row.split}
+        keep_splits(scenes, splits)  # where a scene cannot be written to, `out` says it still
+        for sentence in what_to_know(splits, known, config.test_share):
+            yield Warned("pairs", f"{sentence}.")
         if all(row.left_out for row in rows):
             yield Warned("pairs", f"{out} holds no pairs: {len(rows)} renders were made, and all of them left out.")
         figures = _figures(rows, made, {one.name: one.plan for one in planned})
@@ -139,7 +153,7 @@ def _planned(source: Source, config: PairsConfig, settings: FitSettings, out: Pa
         unit = Unit(scene.root, out, fit, settings, config.references, "", licence)
         units.append(replace(unit, key=store.key_of(unit, inputs)))
     sized = [fitted_size(view.camera, config.long_side_px) for view in reconstruction.views]
-    return _Planned(scene.id, plan, units, len(captured), max((one.width * one.height for one in sized), default=0))
+    return _Planned(scene, plan, units, len(captured), max((one.width * one.height for one in sized), default=0))
 
 
 def _make(todo: Sequence[Unit], settings: FitSettings, asked: int) -> Generator[Event, None, dict[str, str]]:

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from difix3d.atomic import recover_folder, replacing_file, write_json
 from difix3d.errors import ConfigError
 from difix3d.machine import free_disk_bytes
-from difix3d.pairs.read import SIDECAR
+from difix3d.pairs.read import SIDECAR, read_rows
 from difix3d.pairs.rows import PairRow
 from difix3d.ratings.export_scenes import split_scenes
 from difix3d.stages.pairing.unit import MANIFEST, Unit
@@ -113,10 +113,18 @@ def manifests(out: Path) -> list[dict[str, Any]]:
     return found
 
 
-def write_index(out: Path, units: Iterable[dict[str, Any]], test_share: float) -> list[PairRow]:
-    """difix.json and pairs.jsonl of all units, split by scene; the rows, those left out too."""
+def splits_in(out: Path) -> dict[str, str]:
+    """Scene -> its split, as the last run wrote it."""
+    return {row.scene: row.split for row in read_rows(out)} if (out / SIDECAR).is_file() else {}
+
+
+def write_index(
+    out: Path, units: Iterable[dict[str, Any]], test_share: float, known: Mapping[str, str] | None = None
+) -> list[PairRow]:
+    """difix.json and pairs.jsonl of all units, split by scene; the rows, those left out too. known: scene -> the split
+    that it stays in."""
     rows = [row for unit in units for row in unit["rows"]]
-    splits = split_scenes({row.scene for row in rows if not row.left_out}, test_share)
+    splits = split_scenes({row.scene for row in rows if not row.left_out}, test_share, known)
     rows = [replace(row, split=splits.get(row.scene, "")) for row in rows]
     difix: dict[str, dict[str, Any]] = {"train": {}, "test": {}}
     for row in rows:
