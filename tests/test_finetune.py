@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,8 +25,11 @@ from safetensors.torch import load_file
 from difix3d.cli import main
 from difix3d.errors import CheckpointError, ConfigError, FixerError, FormatError
 from difix3d.events import Done, Event, Progress, Warned
+from difix3d.fixers import load_fixer
 from difix3d.fixers.difix import DifixPipeline
 from difix3d.fixers.difix.checkpoint import NVIDIA_LICENCE, list_checkpoints
+from difix3d.fixers.difix.fixer import makes_the_same
+from difix3d.fixers.difix.hub import PINNED_REVISIONS
 from difix3d.stages.finetune import FinetuneConfig, finetune
 
 pytestmark = pytest.mark.shared
@@ -310,6 +314,51 @@ def test_fixes_that_the_parent_made_are_no_targets_for_it(goldens, shared, tmp_p
     told = [event.message for event in events if isinstance(event, Warned)]
     assert any(message.startswith("1 approved fixes are what the parent makes anyway") for message in told)
     assert events[-1].figures["pairs"] == 1
+
+
+def test_fixes_that_the_parent_would_not_make_are_targets(goldens, shared, tmp_path) -> None:
+    """Fixes of its weights from photos carried into the frame, of what its folder held before, and of two photos."""
+    parent = tmp_path / "mine"
+    shutil.copytree(goldens.checkpoint("difix_ref"), parent, copy_function=shutil.copyfile)
+    guided = load_fixer(f"guided:{parent}")
+    guided.load()
+    now = guided.difix.settings
+    made = {
+        "guided": {"settings": guided.settings, "references": ["1.jpg"]},
+        "earlier": {"settings": {**now, "weights": "of an earlier training"}, "references": ["1.jpg"]},
+        "two": {"settings": {**now, "max_references": 2}, "references": ["1.jpg", "2.jpg"]},
+        "own": {"settings": now, "references": ["1.jpg"]},
+    }
+    settings = config(goldens, shared, tmp_path, steps=1, start=str(parent))
+    rows = json.loads(Path(settings.data, "difix.json").read_text())
+    rows["train"] = dict.fromkeys(made, rows["train"]["a"])
+    Path(settings.data, "difix.json").write_text(json.dumps(rows))
+    provenance = {name: {"kind": "approved_fix", **facts} for name, facts in made.items()}
+    Path(settings.data, "provenance.json").write_text(json.dumps(provenance))
+    events = list(finetune(settings))
+    told = [event.message for event in events if isinstance(event, Warned)]
+    assert any(message.startswith("1 approved fixes are what the parent makes anyway") for message in told)
+    assert events[-1].figures["pairs"] == 3
+
+
+def test_the_same_weights_are_known_by_content_and_by_commit(goldens, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "nothing here"))
+    for name in ("first", "moved"):
+        shutil.copytree(goldens.checkpoint("difix_ref"), tmp_path / name, copy_function=shutil.copyfile)
+    first, moved = (str(tmp_path / name) for name in ("first", "moved"))
+    fixer = load_fixer(first)
+    fixer.load()
+    assert makes_the_same(first, fixer.settings) and makes_the_same(moved, fixer.settings)
+    weights = Path(moved, "unet", "diffusion_pytorch_model.safetensors")
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.chmod(0o644)
+    weights.write_bytes(data)
+    assert not makes_the_same(moved, {**fixer.settings, "checkpoint": "moved"})  # trained again into this folder
+    pinned = PINNED_REVISIONS["nvidia/difix"]
+    assert makes_the_same("nvidia/difix", {"checkpoint": "nvidia/difix", "revision": pinned, "timestep": 199})
+    for other in ({"revision": COMMIT}, {"checkpoint": "nvidia/difix_ref"}, {"timestep": 300}, {"input": "photos"}):
+        assert not makes_the_same("nvidia/difix", {"checkpoint": "nvidia/difix", "revision": pinned, **other})
 
 
 def test_low_rank_updates_are_the_default(goldens, shared, tmp_path) -> None:

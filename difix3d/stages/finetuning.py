@@ -16,12 +16,13 @@ from difix3d.atomic import recover_folder, replacing_folder
 from difix3d.errors import ConfigError
 from difix3d.events import Event, Warned
 from difix3d.fixers.difix.checkpoint import licence_of, references_of
+from difix3d.fixers.difix.fixer import makes_the_same
 from difix3d.fixers.difix.hub import fetch, is_hub_id
-from difix3d.fixers.difix.pipeline import TIMESTEP, DifixPipeline
+from difix3d.fixers.difix.pipeline import DifixPipeline
 from difix3d.fixers.difix.vae import merge_lora
 from difix3d.losses import LPIPS
 from difix3d.perceptual_weights import find_weights, how_to_get
-from difix3d.stages.finetuning_run import FinetuningRun
+from difix3d.stages.finetuning_run import FinetuningRun, made_with
 from difix3d.training import state
 from difix3d.training.card import card
 from difix3d.training.dataset import PairsDataset
@@ -77,10 +78,7 @@ class Finetuning(FinetuningRun):
             lambda: read_pairs(self.source, self.framing, comparisons=compares)
         )
         self.pairs, self.held_apart = hold_apart(self.pairs)
-        parent = Path(self.config.start).resolve().name if Path(self.config.start).is_dir() else self.config.start
-        self.own = self.leave_out_own(
-            lambda made: made.get("checkpoint") == parent and made.get("timestep") in (None, TIMESTEP)
-        )
+        self.own = self.leave_out_own(lambda pair: _is_made_by(self.config.start, pair))
         self.comparisons = sum(pair.worse_image is not None for pair in self.pairs["train"])
         self.dataset = PairsDataset(self.pairs["train"], self.framing, seed=self.config.seed)
 
@@ -214,6 +212,14 @@ class Finetuning(FinetuningRun):
                 name: version(name) for name in ("difix3d", "torch", "diffusers", "transformers", "accelerate")
             },
         }
+
+
+def _is_made_by(parent: str, pair: TrainingPair) -> bool:
+    """Whether the parent makes this target of what the pair holds. An export holds one of the photos at most that a fix
+    was made from."""
+    made = made_with(pair)
+    shown = len(pair.provenance.get("references", pair.references)[: made.get("max_references")])
+    return shown == len(pair.references) and makes_the_same(parent, made)
 
 
 def _loop_settings(config: FinetuneConfig) -> LoopSettings:

@@ -22,7 +22,7 @@ from difix3d.fixers.lite.network import MULTIPLE
 from difix3d.losses import LPIPS
 from difix3d.pairs.read import FRAMES, SIDECAR
 from difix3d.perceptual_weights import find_weights, how_to_get
-from difix3d.stages.finetuning_run import FinetuningRun
+from difix3d.stages.finetuning_run import FinetuningRun, made_with
 from difix3d.training import state
 from difix3d.training.card import card
 from difix3d.training.fingerprint import hash_of_pairs
@@ -114,7 +114,7 @@ class LiteFinetuning(FinetuningRun):
         assert parent.network is not None
         self.licence = parent.licence
         self.lpips = LPIPS.load("vgg") if config.lpips_weight and find_weights("vgg") else None
-        self.own = self.leave_out_own(lambda made: made.get("weights") == parent.settings["weights"])
+        self.own = self.leave_out_own(lambda pair: made_with(pair).get("weights") == parent.settings["weights"])
         targets = [pair for pair in self.pairs["train"] if pair.worse_image is None]
         compared = [pair for pair in self.pairs["train"] if pair.worse_image is not None]
         self.comparisons, self.approved = len(compared), sum(not has_true_target(pair) for pair in targets)

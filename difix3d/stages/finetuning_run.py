@@ -27,6 +27,11 @@ class _Validates(Protocol):
     def run(self) -> dict[str, Any]: ...
 
 
+def made_with(pair: TrainingPair) -> dict[str, Any]:
+    """The settings of the fixer that made its target; {} where nobody says."""
+    return pair.provenance.get("settings") or {}
+
+
 class FinetuningRun(ABC):
     """`read_data`, `fetch`, `load`, `train`, `write`, in this order, within a with block.
 
@@ -76,14 +81,14 @@ class FinetuningRun(ABC):
         every = self.config.save_every
         return every > 0 and self.step % every == 0 and self.step < self.config.steps
 
-    def leave_out_own(self, parent_made: Callable[[dict[str, Any]], bool]) -> int:
-        """How many approved fixes the parent made itself, as what they were made with tells: their gradient is next to
-        zero, and they are left out. Not told by comparing pictures: an export rounds depth, so what a fixer makes of
-        that is not quite the same."""
+    def leave_out_own(self, parent_made: Callable[[TrainingPair], bool]) -> int:
+        """How many approved fixes the parent would make of the same input, as what they were made with tells: their
+        gradient is next to zero, and they are left out. Not told by comparing pictures: an export rounds depth, so what
+        a fixer makes of that is not quite the same."""
 
         def is_own(pair: TrainingPair) -> bool:
             is_approved = pair.worse_image is None and not has_true_target(pair)
-            return is_approved and parent_made(pair.provenance.get("settings") or {})
+            return is_approved and parent_made(pair)
 
         rows = self.pairs["train"]
         self.pairs["train"] = [pair for pair in rows if not is_own(pair)]

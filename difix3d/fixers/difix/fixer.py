@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
@@ -169,6 +169,23 @@ class DifixFixer:
                 f"{'this machine' if device == 'cpu' else 'the GPU'} has {gigabytes(free)} free. Close other programs, "
                 "or choose another fixer."
             )
+
+
+def makes_the_same(checkpoint: str, made: Mapping[str, Any]) -> bool:
+    """Whether `checkpoint` (folder or Hub id), as it is now, makes of a raw render what a fixer of the settings `made`
+    made of it. Where older settings do not say which weights they had, its name decides."""
+    from difix3d.fixers.difix.pipeline import TIMESTEP
+
+    if made.get("input") or made.get("timestep") not in (None, TIMESTEP):  # input: of guided.py, no raw render
+        return False
+    folder = Path(checkpoint)
+    if folder.is_dir():
+        if weights := made.get("weights"):
+            return weights == fingerprint(folder.resolve(), last_change(folder))
+        return made.get("checkpoint") == folder.resolve().name
+    here = on_disk(checkpoint)
+    revision = here[1] if here else PINNED_REVISIONS.get(checkpoint)
+    return made.get("checkpoint") == checkpoint and (revision is None or made.get("revision") in (None, revision))
 
 
 def last_change(folder: Path) -> int:
