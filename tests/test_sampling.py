@@ -1,12 +1,10 @@
-"""What raters are asked: every pair once, the least-voted first, blind to side and order."""
+"""What raters can be asked: renders and fixes as a scene lists them, two that differ in pixels at a time."""
 
 from __future__ import annotations
 
 import json
-import random
 import shutil
 from dataclasses import asdict, replace
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +13,9 @@ import pytest
 from difix3d.errors import SceneError
 from difix3d.formats.image import write_rgb
 from difix3d.ratings.candidates import Frames, candidates_of
-from difix3d.ratings.identity import candidate_key, item_key
-from difix3d.ratings.sampling import PairToRate, next_pair, progress
-from difix3d.ratings.store import RatingStore
+from difix3d.ratings.sampling import questions_of
 from difix3d.scene import Scene, hash_file
-from difix3d.types import Candidate, Rating
+from difix3d.types import Candidate
 
 FIXERS = ("render", "reproject", "difix")
 
@@ -34,81 +30,14 @@ def frames_of(count: int, fixers: tuple[str, ...] = FIXERS, scene_id: str = "cou
     }
 
 
-def answer(pair: PairToRate, choice: str, rater: str) -> Rating:
-    return Rating(pair.candidate_a, pair.candidate_b, choice, pair.left_is, rater, 1.0)
-
-
-@pytest.fixture
-def store(tmp_path: Path):
-    with RatingStore(f"sqlite:///{tmp_path / 'ratings.sqlite'}") as opened:
-        yield opened
-
-
-def test_a_rater_sees_every_pair_once_and_then_none(store: RatingStore) -> None:
-    frames = [frames_of(4), frames_of(2, scene_id="park")]
-    rng = random.Random(1)
-    seen = set()
-    while (pair := next_pair(frames, store, "ann", rng)) is not None:
-        item = item_key(pair.candidate_a, pair.candidate_b)
-        assert item not in seen
-        seen.add(item)
-        store.add(answer(pair, rng.choice(("a", "tie", "skip")), "ann"), pair.token)
-        assert progress(frames, store, "ann").judged == len(seen)
-    expected = {item_key(*two) for scene in frames for frame in scene.values() for two in combinations(frame, 2)}
-    assert seen == expected and progress(frames, store, "ann").total == len(expected) == 18
-    assert progress(frames, store, "bob").judged == 0 and next_pair(frames, store, "bob", rng) is not None
-
-    store.undo("ann")
-    assert next_pair(frames, store, "ann", rng) is not None  # what was taken back is asked again
-
-
-def test_votes_spread_evenly_and_skips_are_no_votes(store: RatingStore) -> None:
-    frames = [frames_of(4)]
-    rng = random.Random(2)
-    for turn in range(30):
-        pair = next_pair(frames, store, f"rater{turn % 10}", rng)
-        assert pair is not None
-        store.add(answer(pair, "b", f"rater{turn % 10}"), pair.token)
-        counts = [*store.votes_per_item(["court"]).values()]
-        counts += [0] * (12 - len(counts))
-        assert max(counts) - min(counts) <= 1
-    pair = next_pair(frames, store, "new", rng)
-    assert pair is not None
-    item = item_key(pair.candidate_a, pair.candidate_b)
-    votes = store.votes_per_item(["court"]).get(item, 0)
-    store.add(answer(pair, "skip", "new"), pair.token)
-    assert store.votes_per_item(["court"]).get(item, 0) == votes
-
-
-def test_sides_are_balanced_and_order_is_canonical(store: RatingStore) -> None:
-    frames = [frames_of(6)]
-    rng = random.Random(3)
-    draws = [next_pair(frames, store, "ann", rng) for _ in range(1500)]
-    pairs = [pair for pair in draws if pair is not None]
-    left = np.mean([pair.left_is == "a" for pair in pairs])
-    fixer_left = {fixer: np.mean([p.left.fixer == fixer for p in pairs if fixer in (p.left.fixer, p.right.fixer)])
-                  for fixer in FIXERS}  # fmt: skip
-    # 4.5 standard deviations of a fair coin: a wrong alarm once in 10^5, and the seed is fixed.
-    assert abs(left - 0.5) < 4.5 * 0.5 / len(pairs) ** 0.5
-    assert all(abs(share - 0.5) < 4.5 * 0.5 / (len(pairs) * 2 / 3) ** 0.5 for share in fixer_left.values())
-    for pair in pairs:
-        assert candidate_key(pair.candidate_a) < candidate_key(pair.candidate_b)
-        assert pair.left != pair.right
-    assert len({pair.token for pair in pairs}) == len(pairs)
-    assert len({item_key(pair.candidate_a, pair.candidate_b) for pair in pairs}) == 18
-
-
-def test_identical_pixels_are_never_compared(store: RatingStore) -> None:
+def test_identical_pixels_are_never_compared() -> None:
     frames = dict(frames_of(3))
     for key, (render, first, second) in frames.items():
         frames[key] = [render, replace(first, sha256=render.sha256), second, replace(second, fixer="copy of difix")]
-    rng = random.Random(4)
-    pairs = [next_pair([frames], store, "ann", rng) for _ in range(200)]
-    assert all(pair is not None and pair.candidate_a.sha256 != pair.candidate_b.sha256 for pair in pairs)
-    assert progress([frames], store, "ann").total == 3  # two pictures a frame, so one question
-    lonely = {key: candidates[:2] for key, candidates in frames.items()}
-    assert next_pair([lonely], store, "ann", rng) is None and progress([lonely], store, "ann").total == 0
-    assert next_pair([], store, "ann") is None
+    questions = questions_of([frames])
+    assert all(a.sha256 != b.sha256 for a, b in questions.values())
+    assert len(questions) == 3  # two pictures a frame, so one question
+    assert questions_of([{key: candidates[:2] for key, candidates in frames.items()}]) == questions_of([]) == {}
 
 
 def make_scene(folder: Path, frames: int = 3) -> Scene:

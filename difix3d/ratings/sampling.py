@@ -1,20 +1,16 @@
-"""Which pair to show next, and on which side: least-voted first, blind, never the same pixels twice."""
+"""What there is to ask, and a question as it is shown: blind, never the same pixels twice."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
 from operator import itemgetter
 
-from difix3d.ratings.candidates import Frames, candidates_of
+from difix3d.ratings.candidates import Frames
 from difix3d.ratings.identity import candidate_key, item_of_keys
-from difix3d.ratings.schema import RATE, new_id
-from difix3d.ratings.store import RatingStore
+from difix3d.ratings.schema import RATE
 from difix3d.types import Candidate
-
-__all__ = ["PairToRate", "RatingProgress", "candidates_of", "next_pair", "progress"]
 
 
 @dataclass(frozen=True)
@@ -43,33 +39,6 @@ class RatingProgress:
 
     judged: int
     total: int
-
-
-def next_pair(
-    frames: Iterable[Frames], store: RatingStore, rater: str, rng: random.Random | None = None
-) -> PairToRate | None:
-    """A pair that this rater has not judged, of those with the fewest votes one at random; None when all are judged.
-
-    frames: one mapping per scene, from `candidates_of`. rng: decides among equals and the side.
-    """
-    rng = rng or random.SystemRandom()
-    questions = questions_of(frames)
-    scenes = sorted({a.scene_id for a, _ in questions.values()})
-    judged = store.judged_by(rater, scenes)
-    votes = store.votes_per_item(scenes)
-    open_items = [item for item in questions if item not in judged]
-    if not open_items:
-        return None
-    fewest = min(votes.get(item, 0) for item in open_items)
-    a, b = questions[rng.choice([item for item in open_items if votes.get(item, 0) == fewest])]
-    return PairToRate(a, b, left_is=rng.choice("ab"), token=new_id())
-
-
-def progress(frames: Iterable[Frames], store: RatingStore, rater: str) -> RatingProgress:
-    """How many of the pairs there are this rater has judged."""
-    questions = questions_of(frames)
-    judged = store.judged_by(rater, sorted({a.scene_id for a, _ in questions.values()}))
-    return RatingProgress(len(judged & questions.keys()), len(questions))
 
 
 def questions_of(frames: Iterable[Frames]) -> dict[str, tuple[Candidate, Candidate]]:

@@ -37,7 +37,7 @@ from difix3d.ratings.log import (
     select_votes,
 )
 from difix3d.ratings.pictures import find_picture, keep_picture, picture_size
-from difix3d.ratings.schema import RATE, CandidateRow, ItemRow, MarksRow, RaterRow, RatingRow, new_id
+from difix3d.ratings.schema import RATE, CandidateRow, ItemRow, MarksRow, RatingRow, new_id
 from difix3d.ratings.summary import pair_results, side_bias, win_rates
 from difix3d.types import Candidate, Rating
 
@@ -189,28 +189,6 @@ class RatingStore:
         """The number of the newest entry; 0 for an empty log."""
         with Session(self.engine) as session:
             return session.scalar(select(func.max(RatingRow.number))) or 0
-
-    def votes_per_item(self, scene_ids: list[str]) -> dict[str, int]:
-        """item id -> votes that count, skips apart. Items without votes are left out."""
-        query = (
-            select(RatingRow.item_id, func.count())
-            .join(ItemRow, ItemRow.id == RatingRow.item_id)
-            .where(ItemRow.scene_id.in_(scene_ids), RatingRow.choice != "skip", counts_now())
-            .group_by(RatingRow.item_id)
-        )
-        with Session(self.engine) as session:
-            return {item: count for item, count in session.execute(query)}  # noqa: C416  a row is no tuple to mypy
-
-    def judged_by(self, rater: str, scene_ids: list[str]) -> set[str]:
-        """Items on which the rater has a vote that counts, skips too."""
-        query = (
-            select(RatingRow.item_id)
-            .join(ItemRow, ItemRow.id == RatingRow.item_id)
-            .join(RaterRow, RaterRow.number == RatingRow.rater_number)
-            .where(RaterRow.key == rater, ItemRow.scene_id.in_(scene_ids), counts_now())
-        )
-        with Session(self.engine) as session:
-            return set(session.scalars(query))
 
     # Figures
 

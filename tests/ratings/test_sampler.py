@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from difix3d.errors import RatingError
 from difix3d.formats.image import write_rgb
 from difix3d.ratings.candidates import candidates_of
-from difix3d.ratings.identity import item_key
+from difix3d.ratings.identity import candidate_key, item_key
 from difix3d.ratings.leases import LEASE_S, Leases
 from difix3d.ratings.sampler import TARGET_VOTES, Sampler, _purpose
 from difix3d.ratings.sampling import PairToRate, questions_of
@@ -70,6 +70,11 @@ def item(pair: PairToRate) -> str:
     return item_key(pair.candidate_a, pair.candidate_b)
 
 
+def votes_per_item(store: RatingStore) -> Counter[str]:
+    """Votes that count, skips apart, as the log has them."""
+    return Counter(vote.item_id for vote in store.ratings() if vote.rating.choice != "skip")
+
+
 def items_of(scenes: list[Scene]) -> set[str]:
     return set(questions_of([candidates_of(scene) for scene in scenes]))
 
@@ -88,7 +93,7 @@ def test_everybody_sees_everything_until_it_has_enough_votes(make, scenes: list[
             waiting.remove(rater)
             continue
         if pair.purpose == RATE:
-            votes = store.votes_per_item(["court", "park"])
+            votes = votes_per_item(store)
             fewest = min(votes.get(each, 0) for each in everything - set(asked[rater]))
             assert votes.get(item(pair), 0) == fewest < 3
             asked[rater].append(item(pair))
@@ -96,9 +101,31 @@ def test_everybody_sees_everything_until_it_has_enough_votes(make, scenes: list[
         else:
             sampler.vote(answer(pair, "a", rater), pair.token)
     assert all(len(set(items)) == len(items) for items in asked.values())
-    assert Counter(store.votes_per_item(["court", "park"]).values()) == {3: 10}
+    assert Counter(votes_per_item(store).values()) == {3: 10}
     done = sampler.progress("rater 0", scenes)
     assert done.judged == done.total == len(asked["rater 0"])
+
+
+def test_a_skip_is_no_vote_and_is_not_asked_again(make, scenes, store) -> None:
+    sampler = make(target_votes=1)
+    skipped = set()
+    while (pair := sampler.next("ann", scenes[:1])) is not None:
+        sampler.vote(answer(pair, "skip", "ann"), pair.token)
+        assert item(pair) not in skipped
+        skipped.add(item(pair))
+    assert skipped == items_of(scenes[:1]) and not votes_per_item(store)
+    pair = sampler.next("bob", scenes[:1])
+    assert pair is not None and item(pair) in skipped
+
+
+def test_sides_are_balanced_and_order_is_canonical(make, scenes) -> None:
+    sampler = make(target_votes=999)
+    pairs = [sampler.next(f"rater {number}", scenes) for number in range(400)]
+    # 4.5 standard deviations of a fair coin: a wrong alarm once in 10^5, and the seed is fixed.
+    assert abs(sum(pair.left_is == "a" for pair in pairs) / 400 - 0.5) < 4.5 * 0.5 / 400**0.5
+    for pair in pairs:
+        assert candidate_key(pair.candidate_a) < candidate_key(pair.candidate_b) and pair.left != pair.right
+    assert len({pair.token for pair in pairs}) == 400 and {item(pair) for pair in pairs} == items_of(scenes)
 
 
 def test_a_question_that_is_held_is_given_to_nobody_else_until_the_lease_ends(make, scenes, clock, store) -> None:
@@ -186,7 +213,7 @@ def test_gold_and_repeats_are_asked_and_do_not_count_for_who_wins(make, scenes, 
             sides[item(pair)] = pair.left_is
         sampler.vote(answer(pair, "a", "ann"), pair.token)
     assert purposes[GOLD] == 8 and 3 <= purposes[REPEAT] <= 6, purposes
-    assert store.counts()["ratings"] == purposes[RATE] == sum(store.votes_per_item(["court", "park"]).values())
+    assert store.counts()["ratings"] == purposes[RATE] == sum(votes_per_item(store).values())
     gold = store.ratings(purposes=[GOLD])
     assert len({vote.item_id for vote in gold}) == 8 and all(vote.expected in ("a", "b", "tie") for vote in gold)
     repeats = store.ratings(purposes=[REPEAT])
@@ -294,7 +321,7 @@ def test_twenty_at_once_get_different_questions_and_every_vote_counts_once(make,
 
     with ThreadPoolExecutor(20) as pool:
         given = sum(pool.map(rate, [f"rater {number}" for number in range(20)]))
-    votes = store.votes_per_item(["court", "park"])
+    votes = votes_per_item(store)
     assert sum(votes.values()) == given and min(votes.values()) >= 2 and len(votes) == 10
 
 
