@@ -35,27 +35,6 @@ def quat_to_rotation(quats: ArrayLike) -> Floats:
     return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
 
 
-def rotation_to_quat(rotations: ArrayLike) -> Floats:
-    """[N, 3, 3] (or one [3, 3]) to [N, 4] (or [4]) unit wxyz with w >= 0.
-
-    The quaternion is the top eigenvector of a 4x4 matrix of the rotation's entries (Bar-Itzhack 2000): no case
-    distinctions, and the nearest rotation for a matrix that is slightly off.
-    """
-    rotations = np.asarray(rotations, dtype=np.float64)
-    if rotations.shape[-2:] != (3, 3):
-        raise ShapeError(f"rotations: expected [N, 3, 3] or [3, 3], got {list(rotations.shape)}")
-    xx, xy, xz, yx, yy, yz, zx, zy, zz = (rotations[..., i, j] for i in range(3) for j in range(3))
-    rows = [
-        [xx + yy + zz, zy - yz, xz - zx, yx - xy],
-        [zy - yz, xx - yy - zz, xy + yx, xz + zx],
-        [xz - zx, xy + yx, yy - xx - zz, yz + zy],
-        [yx - xy, xz + zx, yz + zy, zz - xx - yy],
-    ]
-    _, vectors = np.linalg.eigh(np.stack([np.stack(row, axis=-1) for row in rows], axis=-2))
-    quats = vectors[..., :, -1]
-    return quats * np.where(quats[..., :1] < 0, -1.0, 1.0)
-
-
 def rotation_between(source: ArrayLike, target: ArrayLike) -> Floats:
     """[3, 3] smallest rotation that turns direction `source` into direction `target`."""
     a = np.asarray(source, dtype=np.float64) / np.linalg.norm(source)

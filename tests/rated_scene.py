@@ -7,10 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from colmap_writer import write_reconstruction
 
 from difix3d.atomic import write_json
 from difix3d.formats.camera_path import write_camera_path
-from difix3d.formats.colmap import write_reconstruction
 from difix3d.formats.image import write_rgb
 from difix3d.geometry import look_at
 from difix3d.ratings.candidates import candidates_of

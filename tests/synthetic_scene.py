@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from colmap_writer import write_reconstruction
 
-from difix3d.formats.colmap import write_reconstruction
 from difix3d.formats.image import to_uint8, write_rgb
 from difix3d.scene import Scene
 from difix3d.splatting import render_view

@@ -141,9 +141,8 @@ def test_difix_fixes_renders_that_somebody_brought(scene: Scene, shared: Path) -
 
 def scene_with_photos_cameras_only(scene: Scene) -> None:
     """Asked for on renders without depth, with photos to take from."""
+    from colmap_writer import write_reconstruction
     from synthetic_scene import make_synthetic_scene
-
-    from difix3d.formats.colmap import write_reconstruction
 
     write_reconstruction(scene.sparse_dir, make_synthetic_scene(width=96, height=72).reconstruction)
     try:

@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from colmap_writer import write_reconstruction
 from courtyard import TRANSFORMS, disagreement, photo_paths, true_poses
 from generators import returned
 from hypothesis import given
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from scipy.spatial import cKDTree
 
 from difix3d.errors import ConfigError, FormatError, ReconstructionError
-from difix3d.formats.colmap import read_reconstruction, write_reconstruction
+from difix3d.formats.colmap import read_reconstruction
 from difix3d.formats.image import read_rgb, write_rgb
 from difix3d.geometry import look_at
 from difix3d.sfm.base import Photo, PhotoSet, SfmResult, SfmSettings

@@ -1,4 +1,4 @@
-"""COLMAP's sparse model, read and written without COLMAP: cameras, images, points3D as .bin or .txt.
+"""COLMAP's sparse model, read without COLMAP: cameras, images, points3D as .bin or .txt.
 
 Layout: https://colmap.github.io/format.html (little-endian; poses are cam_from_world, quaternions wxyz). Newer files
 beside these (rigs.bin, frames.bin) repeat what images.bin says for single cameras, and are not needed.
@@ -13,9 +13,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from difix3d.atomic import replacing_folder
 from difix3d.errors import FormatError
-from difix3d.geometry import project, quat_to_rotation, rotation_to_quat
+from difix3d.geometry import quat_to_rotation
 from difix3d.types import Camera, Reconstruction, View
 
 # id -> (name, number of parameters), colmap/sensor/models.h. Only the two without distortion are taken.
@@ -73,33 +72,6 @@ def read_reconstruction(sparse_dir: Path | str, images_dir: Path | str | None = 
             f"{', ...' if len(missing) > 3 else ''}). Put them there, or take them out of the model."
         )
     return Reconstruction(tuple(views), points, colors, errors)
-
-
-def write_reconstruction(folder: Path | str, reconstruction: Reconstruction, suffix: str = ".bin") -> None:
-    """Write cameras, images and points3D (suffix ".bin" or ".txt") into `folder`, replacing it.
-
-    A Reconstruction keeps which points a view sees, not where; the observations written are their projections.
-    """
-    if suffix not in (".bin", ".txt"):
-        raise FormatError(f"expected the suffix .bin or .txt, got {suffix!r}")
-    errors = reconstruction.errors if reconstruction.errors is not None else np.full(len(reconstruction.points), -1.0)
-    cameras: dict[tuple, int] = {}
-    shots = []
-    tracks: list[list[tuple[int, int]]] = [[] for _ in reconstruction.points]
-    for image_id, view in enumerate(reconstruction.views, start=1):
-        camera, seen = view.camera, view.point_indices
-        lens = (camera.width, camera.height, camera.K[0, 0], camera.K[1, 1], camera.K[0, 2], camera.K[1, 2])
-        pixels, _ = project(camera, reconstruction.points[seen])
-        for position, row in enumerate(seen):
-            tracks[row].append((image_id, position))
-        quat = rotation_to_quat(camera.cam_from_world[:3, :3])
-        shots.append(
-            (image_id, (*quat, *camera.cam_from_world[:3, 3]), cameras.setdefault(lens, len(cameras) + 1), view.name,
-             np.nan_to_num(pixels), seen + 1)
-        )  # fmt: skip
-    with replacing_folder(Path(folder)) as into:
-        write = _write_bin if suffix == ".bin" else _write_txt
-        write(into, cameras, shots, reconstruction.points, reconstruction.colors, errors, tracks)
 
 
 def _intrinsics(path: Path, model: str, width: int, height: int, params: Any) -> Intrinsics:
@@ -199,27 +171,6 @@ def _point_arrays(ids: list, points: list, colors: list, errors: list):
     )
 
 
-def _write_bin(folder: Path, cameras, shots, points, colors, errors, tracks) -> None:
-    with (folder / "cameras.bin").open("wb") as stream:
-        stream.write(struct.pack("<Q", len(cameras)))
-        for (width, height, *params), camera_id in cameras.items():
-            stream.write(struct.pack("<iiQQ4d", camera_id, 1, width, height, *params))
-    with (folder / "images.bin").open("wb") as stream:
-        stream.write(struct.pack("<Q", len(shots)))
-        for image_id, pose, camera_id, name, pixels, seen in shots:
-            stream.write(struct.pack("<I7dI", image_id, *pose, camera_id) + name.encode() + b"\0")
-            observations = np.empty(len(seen), dtype=_POINT2D)
-            observations["xy"], observations["point3d_id"] = pixels, seen
-            stream.write(struct.pack("<Q", len(seen)) + observations.tobytes())
-    with (folder / "points3D.bin").open("wb") as stream:
-        stream.write(struct.pack("<Q", len(points)))
-        for row, track in enumerate(tracks):
-            stream.write(
-                struct.pack("<Q3d3BdQ", row + 1, *points[row], *map(int, colors[row]), errors[row], len(track))
-            )
-            stream.write(np.array(track, dtype="<u4").tobytes())
-
-
 # Text
 
 
@@ -262,24 +213,3 @@ def _read_txt(folder: Path):
         )
     except (ValueError, IndexError) as error:
         raise FormatError(f"{path}: expected COLMAP's text layout, could not read a line ({error}).") from error
-
-
-def _write_txt(folder: Path, cameras, shots, points, colors, errors, tracks) -> None:
-    def text(values: Any) -> str:
-        return " ".join(repr(float(value)) for value in values)
-
-    with (folder / "cameras.txt").open("w") as stream:
-        stream.write("# CAMERA_ID MODEL WIDTH HEIGHT fx fy cx cy\n")
-        for (width, height, *params), camera_id in cameras.items():
-            stream.write(f"{camera_id} PINHOLE {width} {height} {text(params)}\n")
-    with (folder / "images.txt").open("w") as stream:
-        stream.write("# IMAGE_ID qw qx qy qz tx ty tz CAMERA_ID NAME, then x y POINT3D_ID of each observation\n")
-        for image_id, pose, camera_id, name, pixels, seen in shots:
-            observations = " ".join(f"{text(xy)} {point}" for xy, point in zip(pixels, seen))
-            stream.write(f"{image_id} {text(pose)} {camera_id} {name}\n{observations}\n")
-    with (folder / "points3D.txt").open("w") as stream:
-        stream.write("# POINT3D_ID x y z r g b error, then IMAGE_ID POINT2D_IDX of each observation\n")
-        for row, track in enumerate(tracks):
-            color = " ".join(str(int(value)) for value in colors[row])
-            seen_in = " ".join(f"{image} {position}" for image, position in track)
-            stream.write(f"{row + 1} {text(points[row])} {color} {float(errors[row])!r} {seen_in}\n")
