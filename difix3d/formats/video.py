@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -58,21 +58,6 @@ def open_video(path: Path | str, size: tuple[int, int], fps: float) -> Iterator[
             mark_bt601(temporary)
         else:
             _mark_mp4_bt601(temporary)
-
-
-def write_video(path: Path | str, frames: Iterable[NDArray[np.uint8]], fps: float) -> None:
-    """Write frames [H, W, 3] uint8, all of one size, as a video; see open_video."""
-    frames = iter(frames)
-    first = next(frames, None)
-    if first is None:
-        raise FormatError(f"{Path(path).name}: a video needs at least 1 frame, got none")
-    height, width = np.shape(first)[:2]
-    with open_video(path, (width, height), fps) as write:
-        write(first)
-        for frame in frames:
-            if np.shape(frame) != np.shape(first):
-                raise ShapeError(f"frame: expected {list(np.shape(first))} like the first, got {list(np.shape(frame))}")
-            write(frame)
 
 
 def _bgr(rgb: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
