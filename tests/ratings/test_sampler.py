@@ -123,6 +123,11 @@ def test_sides_are_balanced_and_order_is_canonical(make, scenes) -> None:
     pairs = [sampler.next(f"rater {number}", scenes) for number in range(400)]
     # 4.5 standard deviations of a fair coin: a wrong alarm once in 10^5, and the seed is fixed.
     assert abs(sum(pair.left_is == "a" for pair in pairs) / 400 - 0.5) < 4.5 * 0.5 / 400**0.5
+    for fixer in {each.fixer for pair in pairs for each in (pair.left, pair.right)}:
+        shown = [
+            pair.left.fixer == fixer for pair in pairs if (pair.left.fixer == fixer) != (pair.right.fixer == fixer)
+        ]
+        assert abs(sum(shown) / len(shown) - 0.5) < 4.5 * 0.5 / len(shown) ** 0.5
     for pair in pairs:
         assert candidate_key(pair.candidate_a) < candidate_key(pair.candidate_b) and pair.left != pair.right
     assert len({pair.token for pair in pairs}) == 400 and {item(pair) for pair in pairs} == items_of(scenes)
