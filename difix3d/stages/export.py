@@ -19,7 +19,7 @@ class ExportConfig:
     ratings_db: str = option("", "SQLAlchemy URL of the ratings (default: $DIFIX3D_RATINGS_DB)")
     scenes: str = option("", "folder of scenes, or one scene (default: $DIFIX3D_SCENES, or scenes)")
     test_share: float = option(
-        0.2, "share of the scenes that goes to test; one stays in its split", minimum=0.0, maximum=0.9
+        0.2, "share of the scenes that goes to test; a scene stays in its split", minimum=0.0, maximum=0.9
     )
     min_votes: int = option(1, "votes a fix needs before it can be a training target", minimum=1)
     since: str = option("", "leave out votes from before this day (in UTC, as 2026-11-28)")

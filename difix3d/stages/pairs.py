@@ -49,7 +49,7 @@ class PairsConfig:
     max_splats: int = option(_QUICK.max_splats, "of each fit, at most", minimum=100, maximum=5_000_000)
     long_side_px: int = option(_QUICK.long_side_px, "longer side of renders and photos", minimum=64, maximum=4096)
     test_share: float = option(
-        0.2, "share of the scenes that goes to test; one stays in its split", minimum=0.0, maximum=0.9
+        0.2, "share of the scenes that goes to test; a scene stays in its split", minimum=0.0, maximum=0.9
     )
     renderer: str = option("auto", "gsplat needs CUDA; auto takes it where it works", choices=("auto", "gsplat", "cpu"))
     workers: int = option(0, "fits at once; 0: as many as there are cores and memory for", minimum=0, maximum=256)
