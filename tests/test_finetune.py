@@ -401,3 +401,22 @@ def test_a_parent_on_the_hub_comes_with_progress_and_its_commit_is_kept(goldens,
     assert "come from the Hub" in done.stderr and "Downloading" in done.stderr
     about = json.loads((tmp_path / "mine" / "difix3d.json").read_text())
     assert about["start"] | {"sha256": ""} == {"name": "nvidia/difix_ref", "revision": COMMIT, "sha256": ""}
+
+
+def test_a_parent_that_was_trained_here_hands_on_licence_and_references_from_the_hub_too(
+    goldens, shared, tmp_path
+) -> None:
+    parent = tmp_path / "parent"
+    goldens.pipeline("difix").save_pretrained(parent, {"licence": NVIDIA_LICENCE, "references": 2})
+    index = json.loads((parent / "model_index.json").read_text()) | {"_name_or_path": ""}
+    (parent / "model_index.json").write_text(json.dumps(index))
+    export = tiny_export(shared, tmp_path / "export")
+    flags = ["--from", "ann/mine", "--out", tmp_path / "mine", "--steps", 1, "--validation-pairs", 0, "--json"]
+    command = [sys.executable, "-m", "difix3d", "finetune", "--data", export, *flags]
+    with StandInHub({"ann/mine": parent}).serving() as hub:
+        done = subprocess.run(
+            [*map(str, command)], env=environment(hub.url, tmp_path / "home"), capture_output=True, text=True
+        )
+    assert done.returncode == 0, done.stderr
+    about = json.loads((tmp_path / "mine" / "difix3d.json").read_text())
+    assert (about["start"]["name"], about["licence"], about["references"]) == ("ann/mine", NVIDIA_LICENCE, 2)

@@ -32,7 +32,7 @@ def gpu(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @gpu
 def fix_frame(
-    scene_root: str, fixer: str, trajectory: str, index: int, references: Sequence[str]
+    scene_root: str, fixer: str, trajectory: str, index: int, references: Sequence[str] | None
 ) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
     """FixSession.fix of one frame, with everything loaded inside the call."""
     from difix3d.fixers import load_fixer

@@ -98,6 +98,38 @@ def test_data_alone_comes_at_one_commit_with_its_size_told_first_and_then_withou
     assert len(hub.seen) == asked_before, "what is here is used without asking"
 
 
+LEARN = """
+import json
+from difix3d.fixers import load_fixer
+def says(fixer):
+    return [fixer.licence, getattr(fixer, "difix", fixer).max_references, fixer.settings["max_references"]]
+plain, guided, waiting = load_fixer("ann/mine"), load_fixer("guided:ann/mine"), load_fixer("ann/mine")
+told = {"before": says(plain)}
+list(plain.fetch())
+list(guided.fetch())
+waiting.load()
+told |= {"plain": says(plain), "guided": says(guided), "waiting": says(waiting), "anew": says(load_fixer("ann/mine"))}
+print(json.dumps(told))
+"""
+
+
+def test_what_a_checkpoint_says_of_itself_counts_once_it_is_here(files: Path, tmp_path: Path) -> None:
+    """One that was trained here and put on the Hub: its licence, and that it looks at photos."""
+    index = json.loads((files / "model_index.json").read_text()) | {"_name_or_path": ""}
+    index["unet"] = ["diffusers", "UNet2DConditionModel"]
+    (files / "model_index.json").write_text(json.dumps(index))
+    (files / "difix3d.json").write_text(json.dumps({"licence": "non-commercial", "references": 1}))
+    with StandInHub({"ann/mine": files}).serving() as hub:
+        done = in_a_process(LEARN, tmp_path / "home", hub.url)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["before"] == ["unknown: see the page of ann/mine on the Hub", 0, 0]
+    for which in ("plain", "waiting", "anew"):
+        assert told[which] == ["non-commercial", 1, 1], which
+    licence, shown, carried = told["guided"]
+    assert (licence, shown) == ("non-commercial", 1) and carried > 1
+
+
 def test_a_connection_that_breaks_is_taken_up_where_it_broke(hub: StandInHub, files: Path, tmp_path: Path) -> None:
     size = (files / UNET).stat().st_size
     hub.breaks[UNET] = size // 2

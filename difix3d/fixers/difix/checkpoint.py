@@ -181,10 +181,15 @@ def list_checkpoints(folder: Path | str) -> list[str]:
 
 
 def licence_of(source: str | Path) -> str:
-    """The licence of a checkpoint's weights, in words: by owner on the Hub, else as its folder says."""
-    if not Path(source).is_dir():
-        return NVIDIA_LICENCE if str(source).startswith("nvidia/") else f"unknown: see the page of {source} on the Hub"
-    folder = Path(source)
+    """The licence of a checkpoint's weights, in words: as its folder says where it is here, else by owner on the Hub.
+    """
+    is_folder = Path(source).is_dir()
+    unknown = "unknown: see the folder" if is_folder else f"unknown: see the page of {source} on the Hub"
+    if not is_folder and str(source).startswith("nvidia/"):
+        return NVIDIA_LICENCE
+    folder = _here(source)
+    if folder is None:
+        return unknown
     if licence := _about(folder).get("licence"):
         return str(licence)
     if "models--nvidia--" in str(folder) or str(_model_index(folder).get("_name_or_path", "")).startswith("nvidia/"):
@@ -192,22 +197,22 @@ def licence_of(source: str | Path) -> str:
     for name in ("LICENSE", "LICENSE.txt", "LICENSE.md"):
         if (folder / name).is_file():
             lines = (line.strip("# \t") for line in (folder / name).read_text(errors="replace").splitlines())
-            return next((line for line in lines if line), "unknown: see the folder")
+            return next((line for line in lines if line), unknown)
     card = folder / "README.md"
     found = re.search(r"^license:\s*(.+)$", card.read_text(errors="replace"), re.M) if card.is_file() else None
-    return found[1].strip() if found else "unknown: see the folder"
+    return found[1].strip() if found else unknown
 
 
 def references_of(source: str | Path) -> int:
-    """How many references the weights were trained to look at: 1 for difix_ref and its descendants, else 0."""
-    if not Path(source).is_dir():
-        return int(str(source).endswith("_ref"))
-    folder = Path(source)
-    about, index = _about(folder), _model_index(folder)
+    """How many references the weights were trained to look at: as its folder says where it is here, else 1 for
+    difix_ref and its descendants and 0 for others."""
+    folder = _here(source)
+    about, index = ({}, {}) if folder is None else (_about(folder), _model_index(folder))
     if "references" in about:
         return int(about["references"])
     two_views = (index.get("unet") or [""])[0] == "unet_2d_condition"  # the custom class of difix_ref
-    return int(two_views or str(index.get("_name_or_path")).endswith("_ref"))
+    names = [str(index.get("_name_or_path")), "" if Path(source).is_dir() else str(source)]
+    return int(two_views or any(name.endswith("_ref") for name in names))
 
 
 @lru_cache(maxsize=32)
@@ -220,6 +225,16 @@ def fingerprint(folder: Path, changed_ns: int) -> str:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         whole.update(f"{path.relative_to(folder).as_posix()} {digest}\n".encode())
     return whole.hexdigest()
+
+
+def _here(source: str | Path) -> Path | None:
+    """The folder of a checkpoint (path or Hub id) on this machine; None where it is not here. Asks nobody."""
+    from difix3d.fixers.difix.hub import is_hub_id, on_disk
+
+    if Path(source).is_dir():
+        return Path(source)
+    found = on_disk(str(source)) if is_hub_id(str(source)) else None
+    return found and found[0]
 
 
 def _about(folder: Path) -> dict[str, Any]:

@@ -53,16 +53,15 @@ class DifixFixer:
         if not folder.is_dir() and not is_hub_id(self.checkpoint):
             raise CheckpointError(f"No checkpoint at {self.checkpoint}: expected a folder or a Hub id owner/model")
         self.name = folder.resolve().name if folder.is_dir() else self.checkpoint
-        self.licence = licence_of(self.checkpoint)
-        self.max_references = references_of(self.checkpoint) if max_references is None else max_references
+        self._asked_references = max_references
         self.settings: dict[str, Any] = {
             "checkpoint": self.name,
             "revision": PINNED_REVISIONS.get(self.checkpoint),
             "timestep": 199,
             "prompt": "remove degradation",
             "posterior": "mean",
-            "max_references": self.max_references,
         }
+        self._learn()
         self._device = device
         self._pipeline: DifixPipeline | None = None
         self._loading = threading.Lock()
@@ -91,6 +90,7 @@ class DifixFixer:
             self._require_memory("cpu", PUBLISHED_BYTES if self.checkpoint in PUBLISHED else 0)
             _, revision = yield from fetch(self.checkpoint, stage=stage)
         self.settings["revision"] = revision
+        self._learn()
 
     def load(self) -> None:
         """Raises CheckpointError where the weights cannot be had or do not fit into memory."""
@@ -105,6 +105,7 @@ class DifixFixer:
                 pass
             folder, revision = self._here()
         assert folder is not None, "fetch raises where it cannot bring it"
+        self._learn()  # somebody else may have brought it
         import torch
 
         from difix3d.fixers.difix.pipeline import DifixPipeline
@@ -147,6 +148,13 @@ class DifixFixer:
             posterior=self.settings["posterior"],
         )
         return np.asarray(fixed.images[0])
+
+    def _learn(self) -> None:
+        """What the checkpoint says of itself, which of one on the Hub is known only once it is here."""
+        self.licence = licence_of(self.checkpoint)
+        asked = self._asked_references
+        self.max_references = references_of(self.checkpoint) if asked is None else asked
+        self.settings["max_references"] = self.max_references
 
     def _here(self) -> tuple[Path | None, str | None]:
         """The checkpoint's folder on this machine, and its commit; (None, the commit it will be at, if known)."""

@@ -35,7 +35,11 @@ class GuidedDifixFixer:
         self.difix = DifixFixer(checkpoint, device=device)
         self._reproject = ReprojectFixer()
         self.name = f"{GUIDED}{self.difix.name}"
-        self.licence = self.difix.licence
+
+    @property
+    def licence(self) -> str:
+        """Difix's, known for sure once its weights are here."""
+        return self.difix.licence
 
     @property
     def settings(self) -> dict[str, Any]:
