@@ -196,6 +196,17 @@ def test_a_fix_is_kept_by_whom_the_scene_belongs_to_and_only_shown_to_others(sce
     assert kept["after"].startswith("media/") and len(list(scene.root.glob("fixed/walk/*/candidates.json"))) == 1
 
 
+def test_a_fixer_whose_weights_came_since_chooses_photos_itself(scene: Scene, chooser: Chooser) -> None:
+    """Until they are here nobody knows that they look at photos, and the page offers none."""
+    studio = Studio(scene.root.parent, f"sqlite:///{scene.root.parent / 'ratings.sqlite'}", public=True)
+    press = fix._fixer(Shared(studio, *[None] * 4))  # type: ignore[arg-type]
+    *_, shown = press({"id": VISITOR}, "scene", "walk", 0, "reproject", {"most": 0, "photos": [], "chosen": []})
+    expected, _, used = chooser.session.fix_with_trust(chooser.session.frame("walk", 0))
+    assert used and np.array_equal(picture(shown["after"]), expected)
+    *_, shown = press({"id": VISITOR}, "scene", "walk", 0, "reproject", {"most": 4, "photos": [], "chosen": []})
+    assert "no photos" in shown["caption"], "who takes all photos out gets none"
+
+
 def test_trust_is_kept_beside_a_fix_and_is_no_candidate(chooser: Chooser, scene: Scene) -> None:
     frame = chooser.session.frame("walk", 0)
     fixed, trust, used = chooser.session.fix_with_trust(frame, ["00001.png"])
