@@ -305,6 +305,16 @@ def test_what_does_not_go_together_is_told_before_anything_is_loaded(goldens, sh
         list(finetune(config(goldens, shared, tmp_path, start="nowhere")))
 
 
+def test_the_published_trainings_pickle_is_no_start_before_it_says_what_it_looks_at(
+    goldens, shared, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "model_1001.pkl").write_bytes(b"not read")
+    with pytest.raises(CheckpointError, match=r"model_1001\.pkl does not say .* references=1"):
+        list(finetune(config(goldens, shared, tmp_path, start="runs/model_1001.pkl")))
+
+
 def test_fixes_that_the_parent_made_are_no_targets_for_it(goldens, shared, tmp_path) -> None:
     settings = config(goldens, shared, tmp_path, steps=1)
     liked = {"kind": "approved_fix", "settings": {"checkpoint": "checkpoint_difix_ref", "timestep": 199}}

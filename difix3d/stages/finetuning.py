@@ -84,7 +84,7 @@ class Finetuning(FinetuningRun):
 
     def fetch(self) -> Iterator[Event]:
         """Bring a parent that is on the Hub to this machine. One process of it downloads, the others wait for that."""
-        if is_hub_id(self.config.start) and not Path(self.config.start).is_dir():
+        if is_hub_id(self.config.start) and not Path(self.config.start).exists():
             with self.accelerator.local_main_process_first():
                 yield from fetch(self.config.start, stage="finetune")
 

@@ -117,7 +117,7 @@ def training_pickle(folder: Path, path: Path) -> Path:
 
 def test_the_published_trainings_pickle_is_the_checkpoint_it_came_from(goldens, turbo, tmp_path) -> None:
     path = training_pickle(goldens.checkpoint("difix"), tmp_path / "model_1001.pkl")
-    read = DifixPipeline.from_pretrained(path, base=turbo)
+    read = DifixPipeline.from_pretrained(path, base=turbo, references=0)
     image = goldens.image("image_0")
     ours, wanted = (p(image, output_type="pt").images[0] for p in (read, goldens.pipeline("difix")))
     torch.testing.assert_close(ours, wanted, rtol=0, atol=1e-6)
@@ -125,8 +125,19 @@ def test_the_published_trainings_pickle_is_the_checkpoint_it_came_from(goldens, 
     converted = DifixPipeline.from_pretrained(tmp_path / "converted")
     torch.testing.assert_close(converted(image, output_type="pt").images[0], wanted, rtol=0, atol=1e-6)
     # Its LoRA is kept apart where training shall go on with it, also on top of a Difix checkpoint.
-    apart = DifixPipeline.from_pretrained(path, base=goldens.checkpoint("difix_ref"), keep_lora=True)
+    apart = DifixPipeline.from_pretrained(path, base=goldens.checkpoint("difix_ref"), references=1, keep_lora=True)
     assert len(apart.checkpoint.lora) == len(torch.load(path, weights_only=True)["vae_lora_target_modules"])
+
+
+def test_a_pickle_must_be_told_how_many_photos_it_looks_at_and_hands_that_on(goldens, turbo, tmp_path) -> None:
+    """It was trained from Stable Diffusion, which looks at none, and does not say itself."""
+    path = training_pickle(goldens.checkpoint("difix_ref"), tmp_path / "model_1001.pkl")
+    with pytest.raises(CheckpointError, match=r"model_1001\.pkl does not say .* references=1\)\.save_pretrained"):
+        DifixPipeline.from_pretrained(path, base=turbo)
+    for references in (1, 0):
+        read = DifixPipeline.from_pretrained(path, base=turbo, references=references)
+        read.save_pretrained(tmp_path / f"with-{references}")
+        assert references_of(tmp_path / f"with-{references}") == references
 
 
 class Evil:
@@ -139,23 +150,23 @@ def test_pickles_with_code_or_without_weights_are_refused(goldens, turbo, tmp_pa
     path = tmp_path / "model_1.pkl"
     path.write_bytes(pickle.dumps({"state_dict_unet": Evil(), "state_dict_vae": {}}))
     with pytest.raises(CheckpointError, match=r"model_1\.pkl: .*never run"):
-        DifixPipeline.from_pretrained(path, base=turbo)
+        DifixPipeline.from_pretrained(path, base=turbo, references=0)
     torch.save({"state_dict_unet": Evil()}, path)
     with pytest.raises(CheckpointError, match="never run"):
-        DifixPipeline.from_pretrained(path, base=turbo)
+        DifixPipeline.from_pretrained(path, base=turbo, references=0)
     assert not (tmp_path / "evil-was-here").exists()
     path.write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match="damaged"):
-        DifixPipeline.from_pretrained(path, base=turbo)
+        DifixPipeline.from_pretrained(path, base=turbo, references=0)
     torch.save({"weights": torch.zeros(1)}, path)
     with pytest.raises(
         CheckpointError, match=r"expected entries state_dict_unet and state_dict_vae .* found \['weights"
     ):
-        DifixPipeline.from_pretrained(path, base=turbo)
+        DifixPipeline.from_pretrained(path, base=turbo, references=0)
     unet = load_file(turbo / UNET)
     unet.pop("conv_in.bias")
     torch.save({"state_dict_unet": unet, "state_dict_vae": {}}, path)
     with pytest.raises(CheckpointError, match=r"model_1\.pkl does not fit .* 1 missing: conv_in\.bias"):
-        DifixPipeline.from_pretrained(path, base=turbo)
+        DifixPipeline.from_pretrained(path, base=turbo, references=0)
     with pytest.raises(CheckpointError, match="No checkpoint at"):
         DifixPipeline.from_pretrained(tmp_path / "gone.pkl", base=turbo)

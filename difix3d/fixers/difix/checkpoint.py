@@ -47,7 +47,7 @@ class Checkpoint:
     unet: diffusers' UNet2DConditionModel; text_encoder, tokenizer: transformers' CLIPTextModel, CLIPTokenizer;
     scheduler: diffusers' DDPMScheduler, of which only the noise levels are used.
     lora: factors that were left out of the VAE's weights (keep_lora), else empty. folder: where it was read from;
-    its unchanged parts are copied from there when it is saved.
+    its unchanged parts are copied from there when it is saved. references: how many it was trained to look at.
     """
 
     unet: nn.Module
@@ -56,6 +56,7 @@ class Checkpoint:
     tokenizer: Any
     scheduler: Any
     folder: Path
+    references: int
     lora: LoraWeights = field(default_factory=dict)
 
 
@@ -81,12 +82,15 @@ def locate(source: str | Path, revision: str | None = None) -> tuple[Path, str |
     return folder, commit
 
 
-def load(folder: Path, *, keep_lora: bool = False, trained: Path | None = None) -> Checkpoint:
+def load(
+    folder: Path, *, keep_lora: bool = False, trained: Path | None = None, references: int | None = None
+) -> Checkpoint:
     """Read a folder that `locate` gave. Every key must fit: CheckpointError names those that do not.
 
     keep_lora: leave the decoder's LoRA out of its weights and return it, so that training can go on with it. Then
     Stable Diffusion's own weights (stabilityai/sd-turbo) are taken too, with skips that hardly act yet.
-    trained: what the published training script saved (model_N.pkl) on top of such a folder.
+    trained: what the published training script saved (model_N.pkl) on top of such a folder. references: None: as the
+    folder says, which of what was trained on top of it is not known.
     """
     import transformers
     from accelerate import init_empty_weights
@@ -134,6 +138,7 @@ def load(folder: Path, *, keep_lora: bool = False, trained: Path | None = None) 
         tokenizer=transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
         scheduler=scheduler,
         folder=folder,
+        references=references_of(folder) if references is None else references,
         lora=lora if keep_lora else {},
     )
 
@@ -162,7 +167,7 @@ def save(checkpoint: Checkpoint, folder: Path, about: dict[str, Any] | None = No
             write_json(target / part / "config.json", config)
             tensors = {name: value.detach().float().cpu().contiguous() for name, value in model.state_dict().items()}
             save_file(tensors, target / part / "diffusion_pytorch_model.safetensors", metadata={"format": "pt"})
-        inherited = {"licence": licence_of(checkpoint.folder), "references": references_of(checkpoint.folder)}
+        inherited = {"licence": licence_of(checkpoint.folder), "references": checkpoint.references}
         write_json(target / layout.ABOUT, inherited | (about or {}))
 
 

@@ -19,7 +19,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor, nn
 
-from difix3d.errors import FixerError, ShapeError
+from difix3d.errors import CheckpointError, FixerError, ShapeError
 from difix3d.fixers.difix import checkpoint as checkpoints
 from difix3d.fixers.difix import memory
 from difix3d.fixers.difix.attention import install_view_attention
@@ -74,16 +74,24 @@ class DifixPipeline:
         *,
         keep_lora: bool = False,
         base: str | Path = "stabilityai/sd-turbo",
+        references: int | None = None,
     ) -> DifixPipeline:
         """From a folder in the published layout, or a Hub id ("nvidia/difix", "nvidia/difix_ref").
 
         keep_lora: leave the decoder's LoRA apart for training (see difix3d.training.step); plain Stable Diffusion is
         taken then too. source may be the published training's model_N.pkl: base names what it was trained from,
-        which has the parts that it lacks. Raises CheckpointError.
+        which has the parts that it lacks, and references with how many photos beside the render: neither is in it.
+        Raises CheckpointError.
         """
         trained = Path(source) if str(source).endswith(".pkl") and Path(source).is_file() else None
+        if trained is not None and references is None:
+            raise CheckpointError(
+                f"{trained.name} does not say with how many reference photos it was trained. Make a checkpoint of it "
+                f'that does: DifixPipeline.from_pretrained("{trained}", references=1).save_pretrained(FOLDER), or '
+                "references=0 where it was trained without (the published training without --mv_unet)."
+            )
         folder, commit = checkpoints.locate(source if trained is None else base, revision)
-        loaded = checkpoints.load(folder, keep_lora=keep_lora, trained=trained)
+        loaded = checkpoints.load(folder, keep_lora=keep_lora, trained=trained, references=references)
         return cls(loaded, str(source), commit).to(device, dtype)
 
     def save_pretrained(self, folder: str | Path, about: dict[str, Any] | None = None) -> None:
