@@ -186,8 +186,7 @@ def list_checkpoints(folder: Path | str) -> list[str]:
 
 
 def licence_of(source: str | Path) -> str:
-    """The licence of a checkpoint's weights, in words: as its folder says where it is here, else by owner on the Hub.
-    """
+    """The licence of a checkpoint's weights, in words: as its folder says where that is here, else by its owner."""
     is_folder = Path(source).is_dir()
     unknown = "unknown: see the folder" if is_folder else f"unknown: see the page of {source} on the Hub"
     if not is_folder and str(source).startswith("nvidia/"):
