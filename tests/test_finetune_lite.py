@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from rated_capture import exported, rated_capture
 from safetensors.torch import load_file, save_file
 
@@ -24,10 +26,11 @@ from difix3d.ratings.store import RatingStore
 from difix3d.scene import Scene
 from difix3d.stages.finetune import FinetuneConfig, finetune
 from difix3d.stages.fixing import FixSession, store_candidate
+from difix3d.training import state
 from difix3d.training.dataset import Draw
 from difix3d.training.lite_data import LiteCrops, PreparedPlanes
 from difix3d.training.pairs import read_pairs
-from difix3d.types import Rating
+from difix3d.types import Rating, TrainingPair
 
 pytestmark = pytest.mark.shared
 
@@ -165,6 +168,73 @@ def test_a_marked_region_is_in_every_crop(data: Path, tmp_path: Path) -> None:
     assert batch.mask is not None and (batch.mask.flatten(1).amax(1) == 1).all()
     again = LiteCrops(pairs, planes, 16).batch([Draw(0, number) for number in range(6)])
     torch.testing.assert_close(batch.frame, again.frame, rtol=0, atol=0)
+
+
+class Black:
+    """Planes without photos, as large as the frame that a pair's image is named for."""
+
+    def mapped(self, pair: TrainingPair) -> np.ndarray:
+        width, height = map(int, pair.image.stem.split("x"))
+        return np.zeros((height, width, 5), np.uint8)
+
+
+def black_crops(sizes: list[str], targets: list[Path]) -> LiteCrops:
+    pairs = [TrainingPair(Path(f"{size}.png"), target) for size, target in zip(sizes, targets)]
+    return LiteCrops(pairs, Black(), 16)  # type: ignore[arg-type]  # nothing else is asked of them
+
+
+def test_a_target_of_frames_of_two_sizes_is_at_the_size_of_each(tmp_path: Path) -> None:
+    target = tmp_path / "target.png"
+    Image.new("RGB", (96, 72), (255, 0, 0)).save(target)
+    batch = black_crops(["96x72", "48x36"], [target, target]).batch([Draw(0, 0), Draw(1, 1)])
+    assert torch.equal(batch.target, torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1).expand(2, 3, 16, 16))
+
+
+def test_of_many_targets_a_few_stay_in_memory(tmp_path: Path) -> None:
+    picture_bytes, count = 3 * 256 * 256, 130
+    targets = [tmp_path / f"{number}.png" for number in range(count)]
+    for target in targets:
+        Image.new("RGB", (256, 256)).save(target)
+    crops = black_crops(["256x256"] * count, targets)
+    tracemalloc.start()
+    try:
+        for number in range(count):
+            crops.batch([Draw(number, number)])
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert 10 * picture_bytes < kept < 0.6 * count * picture_bytes
+
+
+def test_planes_that_the_disk_cannot_hold_are_not_begun(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = read_pairs(data, comparisons=True)["train"]
+    planes = PreparedPlanes(data, tmp_path / "planes")
+    needed = planes.bytes_to_write(pairs)
+    list(planes.prepare(pairs))
+    written = [path.stat().st_size for path in (tmp_path / "planes").iterdir()]
+    assert len(written) == 3 and 0.5 * needed < sum(written) <= needed + 128 * len(written)  # NumPy's headers
+    assert planes.bytes_to_write(pairs) == 0
+
+    settings = config(data, tmp_path)
+    monkeypatch.setattr(state, "free_disk_bytes", lambda place: needed // 2)
+    with pytest.raises(CheckpointError, match=r"are free there.*train on fewer frames"):
+        list(finetune(settings))
+    assert not list(Path(f"{settings.out}.training").rglob("*.npy"))
+
+
+def test_planes_of_rows_that_are_gone_go_too(data: Path, tmp_path: Path) -> None:
+    settings = config(data, tmp_path, save_every=1)
+    folder = Path(f"{settings.out}.training") / "planes"
+    stopped(settings, 1)
+    used = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    for gone in ("0123456789abcdef01234567.npy", ".0123456789abcdef01234567.7-7.partial.npy"):
+        np.save(folder / gone, np.zeros(1))
+    stopped(settings, 2)
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == used
+    state.clear(folder.parent)
+    assert not folder.parent.exists()
 
 
 def test_what_cannot_be_trained_on_is_told(data: Path, tmp_path: Path) -> None:

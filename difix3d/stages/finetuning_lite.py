@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.metadata import version
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
 
 RESULT_STAYS = {"data", "start", "out", "save_every", "restart", "validate_every", "tracker",
                 "max_psnr_drop", "max_lpips_rise"}  # fmt: skip
-_PLANES = "planes"
+_FEWER = "train on fewer frames: each keeps its photos, carried into it, until the training ends"
 _EMA_DECAY = 0.98
 _NOT_FOR_LITE = {"accumulation": 1, "width": 0, "height": 0, "gram_weight": None, "gram_warmup_steps": None,
                  "lora_rank": None, "gradient_checkpointing": False, "precision": "auto"}  # fmt: skip
@@ -77,7 +76,7 @@ class LiteFinetuning(FinetuningRun):
     def read_data(self) -> None:
         """Every row is looked at, before anything large is loaded."""
         self.source = find_json(Path(self.config.data))
-        self.planes = PreparedPlanes(self.source.parent, self.folder / _PLANES)
+        self.planes = PreparedPlanes(self.source.parent, self.folder / state.PLANES)
         found = read_pairs(self.source, Framing(), comparisons=self.config.preference_weight > 0)
         self.pairs: dict[str, list[TrainingPair]] = {
             split: [pair for pair in rows if self.planes.has(pair)] for split, rows in found.items()
@@ -95,9 +94,10 @@ class LiteFinetuning(FinetuningRun):
 
     def fetch(self) -> Iterator[Event]:
         """Carry the photos into every frame, once."""
-        (self.folder / _PLANES).mkdir(parents=True, exist_ok=True)
         used = [*self.pairs["train"], *self._judged()]
         with state.writing("the planes of its pairs", self.folder):
+            self.planes.drop_others(used)
+            state.require_space(self.folder, self.planes.bytes_to_write(used), _FEWER)
             for done, total in self.planes.prepare(used):
                 yield Progress("finetune", "carrying photos into the frames", done, total, "frames")
 
@@ -182,7 +182,6 @@ class LiteFinetuning(FinetuningRun):
             write_json(target / ABOUT, about)
             (target / "README.md").write_text(card(about))
             self._copy_logs(target)
-        shutil.rmtree(self.folder / _PLANES, ignore_errors=True)
         state.clear(self.folder)
         return figures
 
@@ -190,9 +189,9 @@ class LiteFinetuning(FinetuningRun):
         recover_folder(self.out)
         record = None if self.config.restart else state.read_record(self.folder)
         if record is None:
-            state.clear(self.folder)
+            state.clear(self.folder, keep_planes=True)
             self.folder.mkdir(parents=True, exist_ok=True)
-            state.require_space(self.folder, 4 * self.tuner.state_bytes)
+            state.require_space(self.folder, 4 * self.tuner.state_bytes, _FEWER)
             return None
         self._require_same_run(record, self.identity)
         state.load_state(self.folder, self.tuner, record)

@@ -21,6 +21,7 @@ from difix3d.errors import FormatError
 from difix3d.fixers.difix.images import to_rgb
 from difix3d.fixers.lite.fixer import LiteFixer
 from difix3d.fixers.lite.planes import FRAME_CHANNELS, PHOTO_CHANNELS, planes_of
+from difix3d.kept import Kept
 from difix3d.pairs.read import FRAMES, SIDECAR, load_inputs, read_rows
 from difix3d.pairs.rows import PairRow
 from difix3d.training.dataset import Draw, open_picture
@@ -29,6 +30,8 @@ from difix3d.training.lite_crops import crop_of, shown, turned
 from difix3d.types import TrainingPair
 
 _OWN, _PHOTO = len(FRAME_CHANNELS), len(PHOTO_CHANNELS)
+_KEPT_PICTURES = 64
+"""Of 1.8 MB each at 960x640."""
 
 Planes = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 """As planes_of gives them: frame [H, W, 5], photos [N, H, W, 10]."""
@@ -36,8 +39,8 @@ Planes = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 @dataclass(frozen=True)
 class LiteBatch:
-    """frame [B, 5, S, S], photos [B, 4, 5, S, S], present [B, 4], target [B, 3, S, S], weights [B]; of comparisons also
-    worse [B, 3, S, S] and mask [B, 1, S, S]. All in [0, 1]."""
+    """frame [B, 5, S, S], photos [B, 4, 10, S, S], present [B, 4], target [B, 3, S, S], weights [B]; of comparisons
+    also worse [B, 3, S, S] and mask [B, 1, S, S]. All in [0, 1]."""
 
     frame: Tensor
     photos: Tensor
@@ -58,9 +61,20 @@ class PreparedPlanes:
     def has(self, pair: TrainingPair) -> bool:
         return pair.image.resolve() in self._rows
 
+    def drop_others(self, pairs: Sequence[TrainingPair]) -> None:
+        """Remove what is kept of frames that are none of these, or are not as they were, and what a kill left."""
+        named = {self._path(pair.image) for pair in pairs}
+        for path in self._folder.glob("*.npy"):  # the names of unfinished ones end so too
+            if path not in named:
+                path.unlink()
+
+    def bytes_to_write(self, pairs: Sequence[TrainingPair]) -> int:
+        """Of `prepare`, at most: photos that show nothing of a frame are left out."""
+        return sum(_plane_bytes(self._rows[image.resolve()]) for image in self._missing(pairs))
+
     def prepare(self, pairs: Sequence[TrainingPair]) -> Iterator[tuple[int, int]]:
         """(done, total) as frames are made that are not there yet."""
-        todo = [image for image in dict.fromkeys(pair.image for pair in pairs) if not self._path(image).is_file()]
+        todo = self._missing(pairs)
         for number, image in enumerate(todo):
             yield number, len(todo)
             row = self._rows[image.resolve()]
@@ -69,7 +83,7 @@ class PreparedPlanes:
                 np.save(temporary, np.concatenate([own, *photos], axis=-1))
 
     def mapped(self, pair: TrainingPair) -> NDArray[np.uint8]:
-        """[H, W, 5 + 5 N], read where it is looked at."""
+        """[H, W, 5 + 10 N], read where it is looked at."""
         return np.load(self._path(pair.image), mmap_mode="r", allow_pickle=False)
 
     def planes(self, pair: TrainingPair) -> Planes:
@@ -77,11 +91,19 @@ class PreparedPlanes:
         photos = whole[..., _OWN:].reshape(*whole.shape[:2], -1, _PHOTO).transpose(2, 0, 1, 3)
         return np.ascontiguousarray(whole[..., :_OWN]), np.ascontiguousarray(photos)
 
+    def _missing(self, pairs: Sequence[TrainingPair]) -> list[Path]:
+        return [image for image in dict.fromkeys(pair.image for pair in pairs) if not self._path(image).is_file()]
+
     def _path(self, image: Path) -> Path:
         """Of other inputs, another file."""
         row = self._rows[image.resolve()]
         digest = hashlib.sha256(repr((str(image.resolve()), image.stat().st_mtime_ns, row)).encode()).hexdigest()
         return self._folder / f"{digest[:24]}.npy"
+
+
+def _plane_bytes(row: PairRow) -> int:
+    photos = min(len(row.references), LiteFixer.max_references)
+    return row.camera.width * row.camera.height * (_OWN + _PHOTO * photos)
 
 
 def _rows_by_image(data: Path) -> Mapping[Path, PairRow]:
@@ -99,7 +121,7 @@ class LiteCrops:
 
     def __init__(self, pairs: Sequence[TrainingPair], planes: PreparedPlanes, size_px: int, seed: int = 0):
         self.pairs, self._planes, self._size_px, self._seed = list(pairs), planes, size_px, seed
-        self._pictures: dict[Path, NDArray[np.uint8]] = {}
+        self._pictures: Kept[NDArray[np.uint8]] = Kept(_KEPT_PICTURES)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -141,10 +163,8 @@ class LiteCrops:
         return frame, photos, present, target_, worse_, (mask_ > 0).float()
 
     def _picture(self, path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
-        """[H, W, 3] at the frame's size; kept, since steps come back to it."""
-        if path not in self._pictures:
-            self._pictures[path] = picture_at(path, size)
-        return self._pictures[path]
+        """[H, W, 3] at the frame's size. Some are kept, since steps come back to them."""
+        return self._pictures.get((path, size), lambda: picture_at(path, size))
 
 
 def picture_at(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 OUT.training/state/       weights, adam and average as safetensors, record.json: replaced as one, every so many steps
 OUT.training/validation/  OUT.training/runs/       pictures and the tracker's log, which go into the checkpoint
+OUT.training/planes/      of lite: its photos carried into the frames (lite_data.py)
 
 There is no random state among them, because there is none in training (see loop.py).
 """
@@ -26,8 +27,9 @@ from difix3d.atomic import recover_folder, replacing_folder, write_json
 from difix3d.errors import CheckpointError, ConfigError
 from difix3d.machine import free_disk_bytes
 
-STATE, VALIDATION, RUNS = "state", "validation", "runs"
+STATE, VALIDATION, RUNS, PLANES = "state", "validation", "runs", "planes"
 _RECORD = "record.json"
+_LESS = "train less: --lora-rank 16 keeps a small state, --save-every 0 none"
 
 
 class Trainer(Protocol):
@@ -66,9 +68,9 @@ def folder_beside(out: Path) -> Path:
     return out.with_name(f"{out.name}.training")
 
 
-def clear(training: Path) -> None:
+def clear(training: Path, *, keep_planes: bool = False) -> None:
     """Remove what this project puts there, and the folder where nothing else is in it."""
-    for name in (STATE, f".{STATE}.old", VALIDATION, RUNS):
+    for name in (STATE, f".{STATE}.old", VALIDATION, RUNS, *(() if keep_planes else (PLANES,))):
         shutil.rmtree(training / name, ignore_errors=True)
     with suppress(OSError):
         training.rmdir()
@@ -124,13 +126,13 @@ def require_same_run(training: Path, record: Record, run: dict[str, Any]) -> Non
         )
 
 
-def require_space(folder: Path, needed_bytes: int) -> None:
-    """CheckpointError where the disk of `folder` cannot hold so much more."""
+def require_space(folder: Path, needed_bytes: int, less: str = _LESS) -> None:
+    """CheckpointError where the disk of `folder` cannot hold so much more. less: what would need less."""
     free = free_disk_bytes(folder)
     if free < needed_bytes:
         raise CheckpointError(
             f"Training writes {needed_bytes / 2**30:.1f} GiB to {folder}, and {free / 2**30:.1f} GiB are free there. "
-            "Make room, name another --out, or train less: --lora-rank 16 keeps a small state, --save-every 0 none."
+            f"Make room, name another --out, or {less}."
         )
 
 
