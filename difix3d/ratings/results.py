@@ -22,6 +22,7 @@ from difix3d.ratings.log import StoredRating
 from difix3d.ratings.raters import gold_accuracy, of_raters, seconds_per_vote, self_consistency, side_bias
 from difix3d.ratings.schema import GOLD, RATE, REPEAT
 from difix3d.ratings.store import RatingStore
+from difix3d.ratings.summary import Z95
 from difix3d.types import ARTIFACT_TAGS, Candidate
 
 _CODES = {"a": 0, "b": 1, "tie": 2, "both_bad": 2}
@@ -83,8 +84,15 @@ def results_of(chosen: Chosen) -> dict[str, Any]:
 
 
 def scores_by(votes: Sequence[StoredRating], group: Callable[[Candidate], str]) -> list[dict[str, Any]]:
-    """Bradley-Terry scores of groups of candidates, best first: name, score (logits about the mean), interval (95 %, of
-    a bootstrap over questions: votes on one question are not independent), votes."""
+    """Bradley-Terry scores of groups of candidates, best first: name, score (logits about the mean), interval (95 %),
+    votes.
+
+    The interval reaches as far as the wider of two, at each end. A bootstrap over questions, since votes on one
+    question are not independent: it sees how questions differ, and nothing where there is one, or where all say the
+    same. And score +- 1.96 standard deviations of the fit, the normal approximation of the posterior at its maximum
+    (Gelman et al., Bayesian Data Analysis, 3rd ed., 4.1): it takes votes as independent, with the prior of
+    ratings/bradley_terry.py; votes tell differences only, so that it is of scores about their mean, as the scores are.
+    """
     names, items, wins, ties = _tables(votes, group)
     if len(names) < 2:
         return []
@@ -95,6 +103,8 @@ def scores_by(votes: Sequence[StoredRating], group: Callable[[Candidate], str]) 
     tables = (drawn @ flat).reshape(_RESAMPLES, 2, len(names), len(names))
     again = [fit_bradley_terry(won, tied, start=fitted).scores for won, tied in tables]
     low, high = np.percentile(again, (2.5, 97.5), axis=0)
+    reach = Z95 * np.sqrt(np.diag(fitted.covariance))
+    low, high = np.minimum(low, fitted.scores - reach), np.maximum(high, fitted.scores + reach)
     seen = (wins + wins.transpose(0, 2, 1) + ties).sum(axis=(0, 2))
     order = np.argsort(-fitted.scores)
     return [

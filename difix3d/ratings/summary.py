@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session, aliased
 
 from difix3d.ratings.schema import CandidateRow, ItemRow, RatingRow
 
-_Z95 = 1.959964
+Z95 = 1.959964
+"""Standard deviations to either side of the mean that hold 95 % of a normal distribution."""
 _OUTCOMES = ("wins", "losses", "ties", "both_bad")
 PairResults = list[tuple[str, str, str, int]]
 
@@ -70,9 +71,9 @@ def win_rates(results: PairResults) -> dict[str, dict[str, Any]]:
 
 def wilson_interval(share: float, count: int) -> tuple[float, float]:
     """95 % interval of a share seen in `count` draws (Wilson 1927)."""
-    centre = share + _Z95**2 / (2 * count)
-    spread = _Z95 * math.sqrt(share * (1 - share) / count + _Z95**2 / (4 * count**2))
-    scale = 1 + _Z95**2 / count
+    centre = share + Z95**2 / (2 * count)
+    spread = Z95 * math.sqrt(share * (1 - share) / count + Z95**2 / (4 * count**2))
+    scale = 1 + Z95**2 / count
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
 

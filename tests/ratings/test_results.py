@@ -9,10 +9,11 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import pytest
 import voted_store
 from rated_scene import make_scene, vote_on
-from rating_votes import vote
+from rating_votes import fixer_vote, vote
 
 from difix3d.cli import main
 from difix3d.errors import RatingError
@@ -58,6 +59,38 @@ def test_raters_are_told_apart_and_nobody_is_dropped(voted: RatingStore) -> None
     assert flagged["filters"]["without_raters"] == odd and flagged["votes"] == without["votes"]
     assert results(voted, since=date(2999, 1, 1))["filters"]["votes_before"] == 288
     assert without["alpha"]["choice"]["alpha"] > results(voted)["alpha"]["choice"]["alpha"] + 0.2
+
+
+def test_intervals_have_a_width_where_questions_tell_nothing_of_it(store: RatingStore) -> None:
+    def add(choices: str, index: int) -> list[dict]:
+        for number, choice in enumerate(choices):
+            store.add(vote(choice, rater=f"rater {number}", index=index), f"{index} {number}")
+        return results(store)["scores"]["fixer"]
+
+    def width(scores: list[dict]) -> float:
+        better, worse = scores
+        assert better["interval"][0] == pytest.approx(-worse["interval"][1], abs=2e-4), "two scores about their mean"
+        assert better["interval"][0] < better["score"] < better["interval"][1]
+        return better["interval"][1] - better["interval"][0]
+
+    # One question: the fit's own width. Two outcomes without ties are a logistic regression on d = s_i - s_j, and the
+    # scores are +-d / 2; a prior of 2 on each is one of sqrt(8) on d, and the tie term hardly counts.
+    one = add("aaaabbb", 0)
+    p = 1 / (1 + np.exp(-2 * one[0]["score"]))
+    assert width(one) == pytest.approx(1.96 / np.sqrt(7 * p * (1 - p) + 1 / 8), rel=0.1)
+
+
+def test_votes_that_all_agree_are_no_certainty(store: RatingStore) -> None:
+    widths = []
+    for index in range(12):
+        store.add(fixer_vote("reproject", index=index), f"{index}")
+        better, _ = results(store)["scores"]["fixer"]
+        assert better["name"] == "reproject" and better["interval"][0] < better["score"] < better["interval"][1]
+        widths.append(better["interval"][1] - better["interval"][0])
+        if index == 2:
+            assert better["interval"][0] < 0, "three votes of one mind come of two equal ones once in four times"
+    assert better["interval"][0] > 0, "twelve do not"
+    assert (np.diff(widths) < 0).all()
 
 
 def test_repeats_tell_whether_a_rater_says_the_same_again(store: RatingStore) -> None:
