@@ -247,8 +247,15 @@ def _show_ratings(store: RatingStore, arguments: argparse.Namespace) -> tuple[di
     wanted = vote_filter(arguments.scene, arguments.since, arguments.without, arguments.without_flagged)
     chosen = wanted.chosen(all_that_stand(store))
     old_against_new = outcomes(entered(store), [vote for vote in chosen.votes if vote.purpose == RATE])
-    found = {**results_of(chosen), "campaigns": old_against_new}
-    return {**store.counts(arguments.scene), "win_rates": store.win_rates(arguments.scene), **found}, []
+    found = results_of(chosen)
+    same_raters = dataclasses.replace(wanted, without=tuple(found["filters"]["without_raters"]), without_flagged=False)
+    every = same_raters.chosen(store.ratings(arguments.scene, include_superseded=True, marks=False)).votes
+    counts = {
+        "ratings": found["votes"],
+        "items": found["pairs"],
+        "superseded": sum(bool(vote.superseded_by) for vote in every),
+    }
+    return {**counts, **found, "campaigns": old_against_new}, []
 
 
 def _verify_ratings(store: RatingStore, arguments: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:

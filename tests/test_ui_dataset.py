@@ -100,6 +100,17 @@ def test_a_deletion_that_was_stopped_is_done_again(studio: Studio, monkeypatch: 
     assert not list(studio.exports_root.iterdir()) and studio.scenes_of(ANN["id"]) == []
 
 
+def test_how_often_each_is_preferred_counts_pairs_and_not_votes(studio: Studio) -> None:
+    scene = make_scene(studio.scenes_root, "walk")
+    for rater in ("ann", "bob", "cid"):
+        vote_on(studio.store, scene, "fix", rater)
+    shown = dataset.counts_html(studio, scene.id)
+    assert "100% of 1 pair<" in shown and "Each pair counts once" in shown
+    studio.store.withdraw("bob")
+    vote_on(studio.store, scene, "render", "ann", 1)
+    assert "50% of 2 pairs<" in dataset.counts_html(studio, scene.id)
+
+
 def test_a_new_scene_does_not_take_over_an_export_that_is_there(studio: Studio) -> None:
     (studio.exports_root / "walk").mkdir(parents=True)
     assert studio.new_scene("walk", ANN["id"], []).id == "walk-2"

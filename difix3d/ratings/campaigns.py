@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from difix3d.ratings.log import NewItem, StoredRating, ensure_items
 from difix3d.ratings.schema import CampaignRow
 from difix3d.ratings.store import RatingStore
-from difix3d.ratings.summary import wilson_interval
+from difix3d.ratings.summary import judged_by_others, share_won
 from difix3d.types import Candidate
 
 _SCORES = {"tie": 0.5, "both_bad": 0.5}
@@ -63,15 +63,13 @@ def outcomes(new_is: Mapping[str, str], votes: Sequence[StoredRating]) -> list[d
     two of one name apart, "" where nothing does), votes, wins, losses, ties (with both bad), frames, win_rate and
     interval (95 %).
 
-    new_is: see `entered`; votes: those that stand. A frame counts once however many judged it: its score is the mean of
-    its votes, a tie or both bad being half a win, win_rate the mean over frames, and the interval Wilson's for so many
-    frames. Votes on one frame are no independent draws. Frames that only the scene's uploader judged are left out.
+    new_is: see `entered`; votes: those that stand. A frame counts once however many judged it (see `share_won`), a tie
+    or both bad being half a win. Frames that only the scene's uploader judged are left out.
     """
     frames: dict[tuple[str, ...], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    others = {vote.item_id for vote in votes if not vote.own_upload}
-    for vote in votes:
+    for vote in judged_by_others(votes):
         side, said = new_is.get(vote.item_id), vote.rating
-        if side is None or vote.item_id not in others or said.choice == "skip":
+        if side is None:
             continue
         new, old = (said.candidate_a, said.candidate_b) if side == "a" else (said.candidate_b, said.candidate_a)
         score = _SCORES.get(said.choice, float(said.choice == side))
@@ -79,7 +77,6 @@ def outcomes(new_is: Mapping[str, str], votes: Sequence[StoredRating]) -> list[d
     found = []
     for (new_name, old_name, new_weights, old_weights), scores in sorted(frames.items()):
         every = [score for of_frame in scores.values() for score in of_frame]
-        share = sum(sum(of_frame) / len(of_frame) for of_frame in scores.values()) / len(scores)
         found.append(
             {
                 "new": new_name,
@@ -91,8 +88,7 @@ def outcomes(new_is: Mapping[str, str], votes: Sequence[StoredRating]) -> list[d
                 "losses": every.count(0.0),
                 "ties": every.count(0.5),
                 "frames": len(scores),
-                "win_rate": round(share, 4),
-                "interval": [round(end, 4) for end in wilson_interval(share, len(scores))],
+                **share_won(scores.values()),
             }
         )
     return found

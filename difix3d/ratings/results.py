@@ -22,7 +22,7 @@ from difix3d.ratings.log import StoredRating
 from difix3d.ratings.raters import gold_accuracy, of_raters, seconds_per_vote, self_consistency, side_bias
 from difix3d.ratings.schema import GOLD, RATE, REPEAT
 from difix3d.ratings.store import RatingStore
-from difix3d.ratings.summary import Z95
+from difix3d.ratings.summary import Z95, judged_by_others, win_rates
 from difix3d.types import ARTIFACT_TAGS, Candidate
 
 _CODES = {"a": 0, "b": 1, "tie": 2, "both_bad": 2}
@@ -53,7 +53,7 @@ def results_of(chosen: Chosen) -> dict[str, Any]:
     """As `results`, of votes that are at hand."""
     votes = chosen.votes
     rated = [vote for vote in votes if vote.purpose == RATE]
-    judged = _judged_by_others(rated)
+    judged = judged_by_others(rated)
     scores = {name: scores_by(judged, group) for name, group in GROUPS.items()}
     return {
         "filters": chosen.record,
@@ -76,6 +76,7 @@ def results_of(chosen: Chosen) -> dict[str, Any]:
         "seconds": seconds_per_vote(votes),
         "raters": of_raters(votes, chosen.flags),
         "scores": scores,
+        "win_rates": win_rates(judged),
         "win_matrix": win_matrix(judged, GROUPS["arm"], [each["name"] for each in scores["arm"]]),
         "fixer_matrix": win_matrix(judged, GROUPS["fixer"], [each["name"] for each in scores["fixer"]]),
         "scenes": _by_scene(rated),
@@ -150,11 +151,6 @@ def tags_by(votes: Sequence[StoredRating], group: Callable[[Candidate], str]) ->
     }
 
 
-def _judged_by_others(votes: Sequence[StoredRating]) -> list[StoredRating]:
-    others = {vote.item_id for vote in votes if not vote.own_upload}
-    return [vote for vote in votes if vote.item_id in others and vote.rating.choice != "skip"]
-
-
 def _tables(
     votes: Sequence[StoredRating], group: Callable[[Candidate], str]
 ) -> tuple[list[str], int, NDArray[np.float64], NDArray[np.float64]]:
@@ -203,7 +199,7 @@ def _by_scene(votes: Sequence[StoredRating]) -> dict[str, dict[str, Any]]:
             "votes": len(mine),
             "items": len({vote.item_id for vote in mine}),
             "alpha": _told(_alpha_of_choices(mine)),
-            "scores": scores_by(_judged_by_others(mine), GROUPS["fixer"]),
+            "scores": scores_by(judged_by_others(mine), GROUPS["fixer"]),
         }
         for scene, mine in sorted(scenes.items())
     }

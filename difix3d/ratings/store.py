@@ -38,7 +38,7 @@ from difix3d.ratings.log import (
 )
 from difix3d.ratings.pictures import find_picture, keep_picture, picture_size
 from difix3d.ratings.schema import RATE, CandidateRow, ItemRow, MarksRow, RatingRow, new_id
-from difix3d.ratings.summary import pair_results, side_bias, win_rates
+from difix3d.ratings.summary import judged_by_others, side_bias, win_rates
 from difix3d.types import Candidate, Rating
 
 __all__ = ["RatingStore", "StoredRating", "default_url"]
@@ -200,7 +200,8 @@ class RatingStore:
             by_choice = dict(
                 session.execute(select(RatingRow.choice, func.count()).where(counting).group_by(RatingRow.choice)).all()
             )
-            votes = session.scalar(select(func.count(RatingRow.number)).where(is_vote(scene_id))) or 0
+            given = select(func.count(RatingRow.number)).where(is_vote(scene_id), RatingRow.purpose == RATE)
+            votes = session.scalar(given) or 0
             raters, items, scenes = session.execute(
                 select(
                     func.count(RatingRow.rater_number.distinct()),
@@ -225,10 +226,8 @@ class RatingStore:
             }
 
     def win_rates(self, scene_id: str | None = None) -> dict[str, dict[str, Any]]:
-        """fixer -> wins, losses, ties, both_bad, win_rate (a tie is half a win), interval (95 %), against
-        {other fixer: the same}. Only pairs of different fixers are counted."""
-        with Session(self.engine) as session:
-            return win_rates(pair_results(session, counts_now(scene_id)))
+        """See summary.win_rates; of all scenes or of one."""
+        return win_rates(judged_by_others(self.ratings(scene_id, marks=False)))
 
     def verify(self, scenes: Path | str) -> list[dict[str, str]]:
         """Hash every picture that a candidate names and every picture of marks again. Those that are not as they were:

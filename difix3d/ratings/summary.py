@@ -1,35 +1,22 @@
-"""Figures of the log, counted by the database: who wins, and whether raters prefer a side."""
+"""Figures of the log: who wins, and whether raters prefer a side."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, func, select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
-from difix3d.ratings.schema import CandidateRow, ItemRow, RatingRow
+from difix3d.ratings.log import StoredRating
+from difix3d.ratings.schema import RatingRow
 
 Z95 = 1.959964
 """Standard deviations to either side of the mean that hold 95 % of a normal distribution."""
-_OUTCOMES = ("wins", "losses", "ties", "both_bad")
-PairResults = list[tuple[str, str, str, int]]
-
-
-def pair_results(session: Session, which: ColumnElement[bool]) -> PairResults:
-    """(fixer of a, fixer of b, choice, votes) over pairs of different fixers."""
-    a, b = aliased(CandidateRow), aliased(CandidateRow)
-    query = (
-        select(a.fixer, b.fixer, RatingRow.choice, func.count())
-        .select_from(RatingRow)
-        .join(ItemRow, ItemRow.id == RatingRow.item_id)
-        .join(a, a.id == ItemRow.candidate_a)
-        .join(b, b.id == ItemRow.candidate_b)
-        .where(which, a.fixer != b.fixer)
-        .group_by(a.fixer, b.fixer, RatingRow.choice)
-    )
-    return [(fixer_a, fixer_b, choice or "", votes) for fixer_a, fixer_b, choice, votes in session.execute(query)]
+_SCORES = {"wins": 1.0, "losses": 0.0, "ties": 0.5}
+_NEITHER = {"tie": "ties", "both_bad": "both_bad"}
 
 
 def side_bias(session: Session, which: ColumnElement[bool]) -> dict[str, Any]:
@@ -49,24 +36,46 @@ def side_bias(session: Session, which: ColumnElement[bool]) -> dict[str, Any]:
     return {"left": left, "right": right, "left_share": round(left / total, 4) if total else None}
 
 
-def win_rates(results: PairResults) -> dict[str, dict[str, Any]]:
-    """fixer -> tally and {"against": {other: tally}}; see RatingStore.win_rates."""
-    tallies: dict[tuple[str, str], dict[str, int]] = defaultdict(lambda: dict.fromkeys(_OUTCOMES, 0))
-    for fixer_a, fixer_b, choice, votes in results:
-        for fixer, other, side in ((fixer_a, fixer_b, "a"), (fixer_b, fixer_a, "b")):
-            if choice in ("a", "b"):
-                outcome = "wins" if choice == side else "losses"
-            elif choice in ("tie", "both_bad"):
-                outcome = "ties" if choice == "tie" else "both_bad"
-            else:
-                continue
-            tallies[fixer, other][outcome] += votes
+def judged_by_others(votes: Sequence[StoredRating]) -> list[StoredRating]:
+    """Votes, skips apart, on questions that not only the one who uploaded the scene has judged."""
+    others = {vote.item_id for vote in votes if not vote.own_upload}
+    return [vote for vote in votes if vote.item_id in others and vote.rating.choice != "skip"]
+
+
+def win_rates(votes: Sequence[StoredRating]) -> dict[str, dict[str, Any]]:
+    """fixer -> wins, losses, ties, both_bad (votes), pairs (questions), win_rate and interval (95 %) as `share_won`
+    tells them, against {other fixer: the same}.
+
+    votes: see `judged_by_others`; only those on pairs of different fixers are counted. A tie is half a win; both bad
+    says of neither that it wins.
+    """
+    said: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for vote in votes:
+        a, b, choice = vote.rating.candidate_a.fixer, vote.rating.candidate_b.fixer, vote.rating.choice
+        if a == b:
+            continue
+        for fixer, other, side in ((a, b, "a"), (b, a, "b")):
+            outcome = _NEITHER.get(choice) or ("wins" if choice == side else "losses")
+            said[fixer, other][vote.item_id].append(outcome)
     rates: dict[str, dict[str, Any]] = {}
-    for fixer in sorted({fixer for fixer, _ in tallies}):
-        against = {other: tally for (one, other), tally in sorted(tallies.items()) if one == fixer}
-        total = {name: sum(tally[name] for tally in against.values()) for name in _OUTCOMES}
-        rates[fixer] = {**_with_rate(total), "against": {other: _with_rate(tally) for other, tally in against.items()}}
+    for fixer in sorted({fixer for fixer, _ in said}):
+        against = {other: questions for (one, other), questions in sorted(said.items()) if one == fixer}
+        every = [outcomes for questions in against.values() for outcomes in questions.values()]
+        told = {other: _with_rate(list(questions.values())) for other, questions in against.items()}
+        rates[fixer] = {**_with_rate(every), "against": told}
     return rates
+
+
+def share_won(questions: Collection[Sequence[float]]) -> dict[str, Any]:
+    """win_rate and its interval (95 %), of the scores that votes gave on each question: 1 for one that was won, 0 lost,
+    0.5 neither.
+
+    A question counts once however many judged it: its score is the mean of its votes, win_rate the mean over questions,
+    and the interval Wilson's for so many questions. Votes on one question are no independent draws.
+    """
+    share = sum(sum(scores) / len(scores) for scores in questions) / len(questions)
+    interval = wilson_interval(share, len(questions))
+    return {"win_rate": round(share, 4), "interval": [round(end, 4) for end in interval]}
 
 
 def wilson_interval(share: float, count: int) -> tuple[float, float]:
@@ -77,9 +86,10 @@ def wilson_interval(share: float, count: int) -> tuple[float, float]:
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
 
-def _with_rate(tally: dict[str, int]) -> dict[str, Any]:
-    count = tally["wins"] + tally["losses"] + tally["ties"]
-    if not count:
-        return {**tally, "win_rate": None, "interval": None}
-    share = (tally["wins"] + tally["ties"] / 2) / count
-    return {**tally, "win_rate": round(share, 4), "interval": [round(end, 4) for end in wilson_interval(share, count)]}
+def _with_rate(questions: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """questions: the outcomes of each."""
+    every = [outcome for outcomes in questions for outcome in outcomes]
+    scores = [[_SCORES[outcome] for outcome in outcomes if outcome in _SCORES] for outcomes in questions]
+    judged = [each for each in scores if each]
+    rate = share_won(judged) if judged else {"win_rate": None, "interval": None}
+    return {**{name: every.count(name) for name in (*_SCORES, "both_bad")}, "pairs": len(judged), **rate}

@@ -103,18 +103,21 @@ def _rates(rates: dict[str, dict[str, Any]]) -> str:
         if rate["win_rate"] is None:
             continue
         low, high = rate["interval"]
-        decided = rate["wins"] + rate["losses"] + rate["ties"]
         bars.append(
             f"<div><span>{escape(fixer)}</span><span class='dx-range'><i style='left:{100 * low:.1f}%;"
             f"width:{100 * (high - low):.1f}%'></i><b style='left:{100 * rate['win_rate']:.1f}%'></b></span>"
-            f"<span>{rate['win_rate']:.0%} of {decided}</span></div>"
+            f"<span>{rate['win_rate']:.0%} of {rate['pairs']} pair{'s' * (rate['pairs'] != 1)}</span></div>"
         )
     if not bars:
-        return ""
+        return (
+            "<p class='dx-note'>How often each fixer is preferred shows when somebody who did not upload the scene has "
+            "chosen between two of them.</p>"
+        )
     return (
         "<h3>How often each is preferred</h3>"
         f"<div class='dx-rates'>{''.join(bars)}</div>"
-        "<p class='dx-note'>Against the others, a tie is half a win; the band is the 95 % interval.</p>"
+        "<p class='dx-note'>Against the others. Each pair counts once, a tie is half a win; the band is the 95 % "
+        "interval (Wilson).</p>"
     )
 
 

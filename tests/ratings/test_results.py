@@ -14,14 +14,16 @@ import pytest
 import voted_store
 from rated_scene import make_scene, vote_on
 from rating_votes import fixer_vote, vote
+from sqlalchemy import update
 
 from difix3d.cli import main
 from difix3d.errors import RatingError
 from difix3d.ratings.candidates import candidates_of
 from difix3d.ratings.identity import item_key
 from difix3d.ratings.results import results
-from difix3d.ratings.schema import AssignmentRow
+from difix3d.ratings.schema import AssignmentRow, RatingRow
 from difix3d.ratings.store import RatingStore
+from difix3d.ratings.summary import wilson_interval
 
 
 @pytest.fixture
@@ -151,6 +153,68 @@ def test_the_command_line_shows_all_of_it(capsys, database: str, scene) -> None:
     assert "no day" in run(capsys, "--since", "soon", "--ratings-db", database)["error"]["message"]
 
 
+def test_all_figures_of_the_command_line_are_of_the_same_votes(capsys, database: str, scene) -> None:
+    with RatingStore(database, scene.root.parent) as store:
+        for rater in ("ann", "bob"):
+            store.undo(rater)
+            vote_on(store, scene, "tie", f"{rater}'s friend", 2)
+            store.add(replace(store.ratings()[0].rating, rater=rater), f"{rater} again")
+        numbers = {vote.rating.rater: vote.rater_number for vote in store.ratings()}
+
+    def figures(*names: str) -> dict:
+        without = ["--without", *(str(numbers[name]) for name in names)] if names else []
+        return run(capsys, *without, "--ratings-db", database)["figures"]
+
+    every = figures()
+    assert (every["ratings"], every["items"], every["superseded"]) == (9, 3, 4)
+    found = figures("ann", "ann's friend", "bob's friend")
+    assert found["filters"]["votes_left_out"] == 4
+    assert found["ratings"] == found["votes"] == 5 and found["items"] == found["pairs"] == 3
+    assert found["superseded"] == 2, "bob's"
+    for told in (every, found):
+        matrix, rates = told["fixer_matrix"], told["win_rates"]
+        assert {name: sum(row) for name, row in zip(matrix["names"], matrix["wins"])} == {
+            name: rate["wins"] for name, rate in rates.items()
+        }
+    nobody = figures("ann", "ann's friend", "bob", "bob's friend", "cid")
+    assert (nobody["ratings"], nobody["items"], nobody["superseded"], nobody["win_rates"]) == (0, 0, 0, {})
+
+
+def test_how_often_a_fixer_wins_is_told_of_questions_and_not_of_votes(store: RatingStore) -> None:
+    for rater in ("ann", "bob", "cid", "dan"):
+        for index in range(3):
+            store.add(
+                fixer_vote("render" if (rater, index) == ("dan", 0) else "reproject", rater, index), f"{rater}{index}"
+            )
+    store.add(vote("both_bad", "ann", 3), "both bad")
+    for rates in (results(store)["win_rates"], store.win_rates()):
+        for told in (rates["reproject"], rates["reproject"]["against"]["render"]):
+            assert (told["wins"], told["losses"], told["both_bad"], told["pairs"]) == (11, 1, 1, 3)
+            assert told["win_rate"] == pytest.approx((3 / 4 + 1 + 1) / 3, abs=1e-4)
+            assert told["interval"] == pytest.approx(wilson_interval((3 / 4 + 1 + 1) / 3, 3), abs=1e-4)
+        assert rates["render"]["win_rate"] == pytest.approx(1 - rates["reproject"]["win_rate"], abs=1e-4)
+
+
+def test_the_uploader_alone_decides_nothing(store: RatingStore) -> None:
+    said = [fixer_vote("reproject", rater, index) for rater, index in (("owner", 0), ("owner", 1), ("bob", 1))]
+    for rating in said:
+        store.add(rating, f"{rating.rater} {rating.candidate_a.frame_index}")
+    store.write(
+        lambda session: session.execute(update(RatingRow).where(RatingRow.rater_number == 1).values(own_upload=True))
+    )
+    found = results(store)
+    assert found["win_rates"] == store.win_rates() and found["win_rates"]["reproject"]["wins"] == 2
+    assert found["votes"] == 3 and found["scores"]["fixer"][0]["votes"] == 2
+
+
+def test_checks_are_not_counted_as_changed_or_undone(voted: RatingStore) -> None:
+    assert voted.counts()["ratings"] == 240 and voted.counts()["superseded"] == 0
+    voted.undo("ann", scene_id="court")
+    voted.add(fixer_vote("render", "bob", 500), "first")
+    voted.add(fixer_vote("reproject", "bob", 500), "changed")
+    assert voted.counts()["superseded"] == 1, "ann's last vote was on a check"
+
+
 def test_weights_leave_out_what_people_call_worse(capsys, database: str, scene, tmp_path: Path) -> None:
     out = tmp_path / "weights.json"
     scenes = str(scene.root.parent)
@@ -178,7 +242,6 @@ def test_verify_hashes_every_picture_again(capsys, database: str, scene) -> None
 
 
 def test_marks_are_verified_too(store: RatingStore, tmp_path: Path) -> None:
-    from sqlalchemy import update
     from test_judgements import ON_A
 
     from difix3d.ratings.schema import MarksRow
