@@ -18,6 +18,7 @@ from huggingface_hub import constants
 from rated_scene import make_scene, vote_on
 
 from difix3d.cli import main
+from difix3d.errors import RatingError
 from difix3d.ratings.candidates import candidates_of
 from difix3d.ratings.push.outbox import Outbox
 from difix3d.ratings.store import RatingStore
@@ -171,6 +172,60 @@ def test_an_export_goes_whole_once_and_datasets_reads_it_from_there(pushes: Push
     read = datasets.load_dataset(str(pushes.repository), cache_dir=str(pushes.folder / "cache"))
     assert len(read["train"]) == 3 and isinstance(read["train"].features["image_0"], datasets.Image)
     assert "is no export" in pushes.push("--export", str(pushes.folder))["error"]["message"]
+
+
+def test_an_export_with_votes_of_a_rater_who_withdrew_does_not_go_out(pushes: Pushes) -> None:
+    def exported(name: str) -> Path:
+        out = pushes.folder / "exports" / name
+        list(export(ExportConfig(str(out), pushes.url, str(pushes.folder / "scenes"))))
+        return out
+
+    def there() -> int:
+        return len(list(pushes.repository.glob("exports/*")))
+
+    without_bob = exported("before bob")
+    vote_on(pushes.store, pushes.scene, "fix", "bob", 0)
+    with_bob = exported("with bob")
+    pushes.box().collect(pushes.store, pushes.folder / "scenes")
+    pushes.store.withdraw("bob")
+    message = pushes.push("--export", str(with_bob))["error"]["message"]
+    assert "raters who withdrew since (2)" in message and "Export again" in message, message
+    assert pushes.box().waiting() and there() == 0
+    assert pushes.push("--export", str(without_bob))["ok"] and there() == 1, "nothing of theirs is in there"
+    exported("with bob")
+    assert pushes.push("--export", str(with_bob))["ok"] and there() == 2
+    assert all(line["user_id"] == 1 or line["action"] == "withdrawal" for line in pushes.lines())
+
+
+def test_an_export_that_was_taken_out_of_what_waits_is_refused_and_not_called_queued(pushes: Pushes) -> None:
+    out = pushes.folder / "exports" / "yard"
+    list(export(ExportConfig(str(out), pushes.url, str(pushes.folder / "scenes"))))
+    box = pushes.box()
+    assert box.queue_export(pushes.store, out)
+    pushes.store.withdraw("ann")
+    box.collect(pushes.store, pushes.folder / "scenes")
+    assert not list(box.files.glob("exports/*"))
+    with pytest.raises(RatingError, match="Export again"):
+        box.queue_export(pushes.store, out)
+
+
+def test_the_scheduler_passes_over_an_export_with_withdrawn_votes(pushes: Pushes) -> None:
+    from difix3d.ratings.push.transfer import VoteScheduler
+
+    for name, rater in (("a withdrawn", "bob"), ("b standing", "ann")):
+        scenes = pushes.folder / name
+        scene = make_scene(scenes, name.split()[1])
+        vote_on(pushes.store, scene, "fix", rater, 0)
+        list(export(ExportConfig(str(pushes.folder / "exports" / name), pushes.url, str(scene.root))))
+    pushes.store.withdraw("bob")
+    pushes.patch.setenv("HF_TOKEN", "hf_writer")
+    scheduler = VoteScheduler(pushes.store, pushes.folder / "scenes", REPOSITORY, pushes.folder / "exports", every=60)
+    scheduler.stop()
+    scheduler.push_to_hub()
+    assert scheduler.told == "" and scheduler.pushed.waiting == 0
+    (folder,) = pushes.repository.glob("exports/*")
+    assert {json.loads(line)["user_id"] for line in (folder / "ratings.jsonl").read_text().splitlines()} == {1}
+    assert {line["user_id"] for line in pushes.lines() if line["action"] == "vote"} == {1}
 
 
 def test_the_scheduler_pushes_by_itself_begins_without_the_hub_and_goes_on_after_a_restart(pushes: Pushes) -> None:

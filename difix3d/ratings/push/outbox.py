@@ -92,15 +92,19 @@ class Outbox:
             self._save(state)
         return len(found)
 
-    def queue_export(self, export: Path) -> bool:
-        """Queue the export in a folder, unless it was queued as it is. RatingError where it is none."""
-        try:
-            mark = (export / MARK).read_bytes()
-        except OSError as error:
-            raise RatingError(f"{export} is no export: make one with difix3d export --out {export}") from error
+    def queue_export(self, store: RatingStore, export: Path) -> bool:
+        """Queue the export in a folder, unless it was queued as it is. RatingError where it is none, and where it holds
+        votes of raters of this store who withdrew."""
+        mark = _read(export, MARK)
         state, sha256 = self._state(), hashlib.sha256(mark).hexdigest()
         if state.queued.get(str(export)) == sha256:
             return False
+        # By whose votes are in there and not by its time: who withdraws while it is written may be in a later one.
+        if gone := _raters_in(export) & {each.user_id for each in withdrawals(store, 0)}:
+            raise RatingError(
+                f"{export} holds votes of raters who withdrew since ({', '.join(map(str, sorted(gone)))}), and is not "
+                f"pushed. Export again: difix3d export --out {export}"
+            )
         told = json.loads(mark)
         name = f"{told['created'][:19].replace(':', '')}-{sha256[:8]}"
         with replacing_folder(self.files / "exports" / name) as folder:
@@ -194,6 +198,19 @@ class Outbox:
             if folder.is_dir() and export["created"][:19] <= newest[:19]:
                 shutil.rmtree(folder)
                 state.exports.remove(export)
+                state.queued = {of: mark for of, mark in state.queued.items() if not export["name"].endswith(mark[:8])}
+
+
+def _read(export: Path, name: str) -> bytes:
+    try:
+        return (export / name).read_bytes()
+    except OSError as error:
+        raise RatingError(f"{export} is no export: make one with difix3d export --out {export}") from error
+
+
+def _raters_in(export: Path) -> set[int]:
+    """Numbers of those whose votes an export holds."""
+    return {json.loads(line)["user_id"] for line in _read(export, "ratings.jsonl").splitlines()}
 
 
 def _short(identity: str) -> str:

@@ -67,7 +67,7 @@ def push_now(store: RatingStore, scenes: Path, repository: str, export: Path | N
     with _alone(box):
         box.collect(store, scenes)
         if export is not None:
-            box.queue_export(export.resolve())
+            box.queue_export(store, export.resolve())
         with telling(repository, box):
             api = HfApi()
             api.create_repo(repository, repo_type="dataset", private=True, exist_ok=True)
@@ -108,8 +108,8 @@ class VoteScheduler(CommitScheduler):
         self.box.collect(self._store, self._scenes)
         for mark in sorted(self._exports.glob(f"[!.]*/{MARK}")) if self._exports else ():
             try:
-                self.box.queue_export(mark.parent)
-            except RatingError as error:  # written anew meanwhile
+                self.box.queue_export(self._store, mark.parent)
+            except RatingError as error:  # written anew meanwhile, or to be made again
                 log.info("%s", error.message)
 
 
