@@ -38,7 +38,7 @@ from difix3d.ratings.log import (
 )
 from difix3d.ratings.pictures import find_picture, keep_picture, picture_size
 from difix3d.ratings.schema import RATE, CandidateRow, ItemRow, MarksRow, RatingRow, new_id
-from difix3d.ratings.summary import judged_by_others, side_bias, win_rates
+from difix3d.ratings.summary import side_bias, win_rates
 from difix3d.types import Candidate, Rating
 
 __all__ = ["RatingStore", "StoredRating", "default_url"]
@@ -226,8 +226,9 @@ class RatingStore:
             }
 
     def win_rates(self, scene_id: str | None = None) -> dict[str, dict[str, Any]]:
-        """See summary.win_rates; of all scenes or of one."""
-        return win_rates(judged_by_others(self.ratings(scene_id, marks=False)))
+        """See summary.win_rates; of all scenes or of one. Of the uploader's votes too, unlike `results`: on one's own
+        machine there are often no others."""
+        return win_rates([vote for vote in self.ratings(scene_id, marks=False) if vote.rating.choice != "skip"])
 
     def verify(self, scenes: Path | str) -> list[dict[str, str]]:
         """Hash every picture that a candidate names and every picture of marks again. Those that are not as they were:

@@ -46,7 +46,7 @@ def win_rates(votes: Sequence[StoredRating]) -> dict[str, dict[str, Any]]:
     """fixer -> wins, losses, ties, both_bad (votes), pairs (questions), win_rate and interval (95 %) as `share_won`
     tells them, against {other fixer: the same}.
 
-    votes: see `judged_by_others`; only those on pairs of different fixers are counted. A tie is half a win; both bad
+    votes: without skips; only those on pairs of different fixers are counted. A tie is half a win; both bad
     says of neither that it wins.
     """
     said: dict[tuple[str, str], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))

@@ -109,15 +109,12 @@ def _rates(rates: dict[str, dict[str, Any]]) -> str:
             f"<span>{rate['win_rate']:.0%} of {rate['pairs']} pair{'s' * (rate['pairs'] != 1)}</span></div>"
         )
     if not bars:
-        return (
-            "<p class='dx-note'>How often each fixer is preferred shows when somebody who did not upload the scene has "
-            "chosen between two of them.</p>"
-        )
+        return ""
     return (
         "<h3>How often each is preferred</h3>"
         f"<div class='dx-rates'>{''.join(bars)}</div>"
         "<p class='dx-note'>Against the others. Each pair counts once, a tie is half a win; the band is the 95 % "
-        "interval (Wilson).</p>"
+        "interval (Wilson). Results leave out pairs that only who uploaded the scene has judged.</p>"
     )
 
 
