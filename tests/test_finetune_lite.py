@@ -20,6 +20,7 @@ from difix3d.fixers import load_fixer
 from difix3d.fixers.listing import offers, trained
 from difix3d.fixers.lite.fixer import WEIGHTS, LiteFixer
 from difix3d.pairs.read import FRAMES, load_inputs, read_rows
+from difix3d.pairs.rows import PairRow
 from difix3d.ratings.candidates import candidates_of
 from difix3d.ratings.identity import canonical_pair
 from difix3d.ratings.store import RatingStore
@@ -235,6 +236,24 @@ def test_planes_of_rows_that_are_gone_go_too(data: Path, tmp_path: Path) -> None
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == used
     state.clear(folder.parent)
     assert not folder.parent.exists()
+
+
+def test_photos_kept_apart_are_carried_into_no_frame_that_is_trained_on(data: Path, tmp_path: Path) -> None:
+    pair = next(pair for pair in read_pairs(data)["train"] if len(_row_of(data, pair).references) > 1)
+    references = [data / one.image for one in _row_of(data, pair).references]
+    planes = {}
+    for name, apart in (("all", set()), ("left", {references[0]})):
+        prepared = PreparedPlanes(data, tmp_path / name)
+        (tmp_path / name).mkdir()
+        prepared.leave_out_photos(apart, [pair])
+        list(prepared.prepare([pair]))
+        planes[name] = prepared.planes(pair)[1]
+    assert len(planes["all"]) == len(references)
+    np.testing.assert_array_equal(planes["left"], planes["all"][1:])
+
+
+def _row_of(data: Path, pair: TrainingPair) -> PairRow:
+    return next(row for row in read_rows(data, name=FRAMES) if data / row.image == pair.image)
 
 
 def test_what_cannot_be_trained_on_is_told(data: Path, tmp_path: Path) -> None:

@@ -102,7 +102,8 @@ def finetune(config: FinetuneConfig) -> Iterator[Event]:
     if summary["gate"]["problems"]:
         from difix3d.training.gate import sentence
 
-        yield Warned("finetune", sentence(summary["gate"], summary["validation"]["pairs"], out.name))
+        photos = len({pair.target_image for pair in run.validator.pairs})
+        yield Warned("finetune", sentence(summary["gate"], photos, out.name))
     seconds = round(time.monotonic() - started, 2)
     yield Done("finetune", seconds, {**summary, "seconds": seconds}, (str(out),))
 

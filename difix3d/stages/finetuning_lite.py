@@ -83,6 +83,9 @@ class LiteFinetuning(FinetuningRun):
         }
         self.without_inputs = sum(map(len, found.values())) - sum(map(len, self.pairs.values()))
         self.pairs, self.held_apart = hold_apart(self.pairs)
+        if self.held_apart:
+            apart = {pair.target_image for pair in self.pairs["test"]}
+            self.planes.leave_out_photos(apart, self.pairs["train"])
         # To judge by photos alone: what raters liked is no truth.
         self.pairs["test"] = [pair for pair in self.pairs.get("test", []) if has_true_target(pair)]
         if not any(has_true_target(pair) for pair in self.pairs["train"]):

@@ -35,7 +35,7 @@ def made_with(pair: TrainingPair) -> dict[str, Any]:
 class FinetuningRun(ABC):
     """`read_data`, `fetch`, `load`, `train`, `write`, in this order, within a with block.
 
-    pairs: split -> rows; held_apart: how many of "test" are of scenes that are trained on; own: approved fixes left out
+    pairs: split -> rows; held_apart: how many photos of scenes that are trained on are in "test" alone; own: approved fixes left out
     because the parent makes them anyway; comparisons: rows that raters compared.
     """
 

@@ -42,9 +42,9 @@ def judged(validation: dict[str, Any] | None, limits: Limits) -> dict[str, Any]:
     return {"passed": not problems, "problems": problems, "limits": told}
 
 
-def sentence(gate: dict[str, Any], pairs: int, name: str) -> str:
+def sentence(gate: dict[str, Any], photos: int, name: str) -> str:
     """For people: why it is not offered."""
     return (
-        f"{name} is kept, but not offered among the fixers: at {pairs} photos that it was not trained on, "
+        f"{name} is kept, but not offered among the fixers: at {photos} photos that it was not trained on, "
         f"{'; '.join(gate['problems'])}. Train less or on more photos, or allow more."
     )

@@ -7,8 +7,8 @@ and cameras. Carrying the photos into the frame takes longest: it is done once, 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +72,14 @@ class PreparedPlanes:
         """Of `prepare`, at most: photos that show nothing of a frame are left out."""
         return sum(_plane_bytes(self._rows[image.resolve()]) for image in self._missing(pairs))
 
+    def leave_out_photos(self, photos: Set[Path], pairs: Sequence[TrainingPair]) -> None:
+        """Carry none of these photos into the frames of `pairs`."""
+        unwanted = {photo.resolve() for photo in photos}
+        for image in {pair.image.resolve() for pair in pairs}:
+            row = self._rows[image]
+            kept = tuple(one for one in row.references if (self._data / one.image).resolve() not in unwanted)
+            self._rows[image] = replace(row, references=kept)
+
     def prepare(self, pairs: Sequence[TrainingPair]) -> Iterator[tuple[int, int]]:
         """(done, total) as frames are made that are not there yet."""
         todo = self._missing(pairs)
@@ -106,7 +114,7 @@ def _plane_bytes(row: PairRow) -> int:
     return row.camera.width * row.camera.height * (_OWN + _PHOTO * photos)
 
 
-def _rows_by_image(data: Path) -> Mapping[Path, PairRow]:
+def _rows_by_image(data: Path) -> dict[Path, PairRow]:
     for name in (FRAMES, SIDECAR):
         if (data / name).is_file():
             return {(data / row.image).resolve(): row for row in read_rows(data, name=name)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +61,23 @@ def has_true_target(pair: TrainingPair) -> bool:
 
 
 def hold_apart(pairs: dict[str, list[TrainingPair]]) -> tuple[dict[str, list[TrainingPair]], int]:
-    """(pairs, how many were moved): where there is no test pair, as in an export of one scene, every fifth photo of
-    "train" is kept apart to judge by, with all else that is there of its frame. Fewer than five stay."""
-    photos = [pair for pair in pairs["train"] if has_true_target(pair)]
+    """(pairs, how many photos): where there is no test pair, as in data of one scene, every fifth photo that is a
+    target in "train" is kept apart to judge by, in all of its rows, with all else that is there of their frames. Of
+    fewer than five none is.
+
+    Rows that had it as a reference stay, without it: a row without references is a lesson too, and photos that are
+    near each other are references of most rows. A reference is also trained on, as its own target (dataset.py).
+    """
+    train = pairs["train"]
+    photos = list(dict.fromkeys(pair.target_image for pair in train if has_true_target(pair)))
     if pairs.get("test") or len(photos) < APART_EVERY:
         return pairs, 0
-    apart = photos[APART_EVERY // 2 :: APART_EVERY]
-    images = {pair.image for pair in apart}
-    return {"train": [pair for pair in pairs["train"] if pair.image not in images], "test": apart}, len(apart)
+    apart = set(photos[APART_EVERY // 2 :: APART_EVERY])
+    test = [pair for pair in train if has_true_target(pair) and pair.target_image in apart]
+    images = {pair.image for pair in test}
+    left = [pair for pair in train if pair.image not in images]
+    left = [replace(pair, references=tuple(one for one in pair.references if one not in apart)) for pair in left]
+    return {"train": left, "test": test}, len(apart)
 
 
 def _provenance(folder: Path) -> dict[str, Any]:

@@ -124,6 +124,26 @@ def test_without_a_test_scene_every_fifth_photo_is_kept_apart_with_all_of_its_fr
     assert hold_apart({"train": photos[:4]}) == ({"train": photos[:4]}, 0)
 
 
+def test_whole_photos_are_kept_apart_where_each_is_the_target_of_several_fits() -> None:
+    """As pairs have it: each photo is a target of three fits, and a reference in those that saw it."""
+    photos = [Path(f"photo{index}.png") for index in range(10)]
+    rows = [
+        TrainingPair(Path(f"fit{fit}-{index}.png"), photo, (photos[index - 1], photos[(index + 1) % 10]))
+        for fit in range(3)
+        for index, photo in enumerate(photos)
+    ]
+    pairs, apart = hold_apart({"train": rows})
+    held = {photos[2], photos[7]}
+    assert apart == 2 and [pair for pair in rows if pair.target_image in held] == pairs["test"]
+    assert len(pairs["train"]) == 24 and not {pair.target_image for pair in pairs["train"]} & held
+    # Its own target is each reference, too; the other reference stays.
+    assert not {photo for pair in pairs["train"] for photo in pair.references} & held
+    assert {len(pair.references) for pair in pairs["train"]} == {1, 2}
+    # Many rows of four photos are no more than four photos.
+    few = [pair for pair in rows if pair.target_image in photos[:4]]
+    assert hold_apart({"train": few}) == ({"train": few}, 0)
+
+
 def test_rows_know_where_they_are_from(folder) -> None:
     write(folder, {"a": GOOD})
     (folder / "provenance.json").write_text(json.dumps({"a": {"kind": APPROVED}}))
