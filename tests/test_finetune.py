@@ -115,6 +115,11 @@ def test_it_says_what_it_was_made_from(goldens, shared, tmp_path) -> None:
     parent = tmp_path / "parent"
     goldens.pipeline("difix_ref").save_pretrained(parent, {"licence": NVIDIA_LICENCE})
     settings = config(goldens, shared, tmp_path, start=str(parent), steps=1)
+    facts = {"kind": "photo", "scene_id": "garden", "trajectory": "heldout", "frame_index": 1, "photo": "00004.png"}
+    liked = {**facts, "kind": "approved_fix", "trajectory": "orbit", "license": "photos: CC BY 4.0; lite: Apache-2.0"}
+    del liked["photo"]
+    provenance = {"a": {**facts, "license": "photos: CC BY 4.0"}, "b": liked}
+    (tmp_path / "export" / "provenance.json").write_text(json.dumps(provenance))
     list(finetune(settings))
     about = json.loads(Path(settings.out, "difix3d.json").read_text())
     assert about["references"] == 1 and about["data"]["pairs"] == 2 and len(about["data"]["sha256"]) == 64
@@ -122,9 +127,11 @@ def test_it_says_what_it_was_made_from(goldens, shared, tmp_path) -> None:
     assert {"difix3d", "torch"} <= about["versions"].keys()
     # What may not be used commercially does not become free by training.
     assert about["licence"] == NVIDIA_LICENCE
+    assert about["data"]["frames"] == {"garden": ["00004.png", "orbit/1"]}
     card = Path(settings.out, "README.md").read_text()
     for words in (
         NVIDIA_LICENCE,
+        "  - photos: CC BY 4.0\n  - photos: CC BY 4.0; lite: Apache-2.0\n",
         about["data"]["sha256"],
         about["start"]["sha256"],
         "2 training pairs",

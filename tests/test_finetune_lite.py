@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from difix3d.errors import CheckpointError, ConfigError, FormatError
 from difix3d.events import Done, Event, Progress, Warned
 from difix3d.fixers import load_fixer
-from difix3d.fixers.listing import offers, trained
+from difix3d.fixers.listing import offers, trained, trained_frames, trained_on
 from difix3d.fixers.lite.fixer import WEIGHTS, LiteFixer
 from difix3d.pairs.read import FRAMES, load_inputs, read_rows
 from difix3d.pairs.rows import PairRow
@@ -101,6 +101,8 @@ def test_a_checkpoint_comes_out_that_lists_and_fixes(data: Path, tmp_path: Path)
     out = Path(settings.out)
     about = json.loads((out / "difix3d.json").read_text())
     assert about["start"]["name"] == "lite" and len(about["start"]["sha256"]) == 64 and about["licence"] == "Apache-2.0"
+    assert about["data"]["frames"] == {_trained_scene(data): ["00000.png", "00004.png", "00008.png"]}
+    assert trained_frames([str(out)], _trained_scene(data), ["00002.png", "00004.png"]) == {1}
     assert about["data"]["licences"] and str(tmp_path) not in (out / "README.md").read_text()
     fixer = load_fixer(str(out))
     assert fixer.name == "mine" and fixer.settings["weights"].startswith("sha256:")
@@ -112,6 +114,11 @@ def test_a_checkpoint_comes_out_that_lists_and_fixes(data: Path, tmp_path: Path)
 
     again = list(finetune(config(data, tmp_path, start=str(out), out=str(tmp_path / "second"), steps=1)))
     assert isinstance(again[-1], Done) and load_fixer(str(tmp_path / "second")).name == "second"
+    assert trained_on(str(tmp_path / "second")) == about["data"]["frames"]
+
+
+def _trained_scene(data: Path) -> str:
+    return read_pairs(data)["train"][0].provenance["scene_id"]
 
 
 def test_stopped_and_gone_on_it_ends_with_the_same_weights(data: Path, tmp_path: Path) -> None:

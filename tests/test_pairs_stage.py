@@ -24,6 +24,7 @@ from difix3d.scene import Scene
 from difix3d.stages.pairing import store
 from difix3d.stages.pairs import PairsConfig, pairs
 from difix3d.training.framing import Framing
+from difix3d.training.origin import frames_of, licences_of
 from difix3d.training.pairs import read_pairs
 
 STRAY = "00003.png"
@@ -110,6 +111,9 @@ def test_the_same_pairs_train_difix_and_scenes_are_on_one_side(made: tuple[Path,
     splits = read_pairs(out, Framing())
     assert {name: len(rows) for name, rows in splits.items()} == {key: figures[key] for key in ("train", "test")}
     assert all(len(pair.references) == 1 for rows in splits.values() for pair in rows)
+    assert licences_of(splits["train"]) == ["photos: CC0"]
+    rows = read_rows(out, "train")
+    assert frames_of(splits["train"], {}) == {rows[0].scene: sorted({row.photo for row in rows})}
     of = {split: {row.scene for row in read_rows(out, split)} for split in ("train", "test")}
     assert len(of["train"]) == len(of["test"]) == 1 and of["train"] != of["test"]
     assert figures["scenes"]["ball"]["skipped"]["cross"].startswith("all photos are of one camera")

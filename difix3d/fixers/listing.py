@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from difix3d.fixers import FIXERS, GUIDED, load_fixer, pace
+from difix3d.fixers import FIXERS, GUIDED, checkpoint_of, load_fixer, pace
 from difix3d.hub.files import gigabytes
+from difix3d.trajectories import HELDOUT
 
 SIZE = (1024, 576)
 """What seconds are quoted for where no frame is at hand: the size Difix was trained at."""
@@ -73,6 +75,25 @@ def trained(checkpoints: Path) -> list[Trained]:
         held_back, measured = "; ".join(gate.get("problems", [])), gate.get("passed") is not None
         found.append(Trained(name, checkpoints / name, licence, parent, held_back, measured))
     return found
+
+
+def trained_on(fixer: str) -> dict[str, list[str]]:
+    """Scene -> photos and frames of it that the checkpoint `fixer` was trained on (training/origin.py); {} of what was
+    not trained here. fixer: as load_fixer takes it."""
+    from difix3d.fixers.difix.fixer import default_checkpoint
+    from difix3d.fixers.lite.checkpoint import about, weights_of
+
+    named = default_checkpoint() if fixer in ("difix", "difix-guided") else checkpoint_of(fixer)
+    folder = Path(named)
+    if not folder.is_dir() and (weights := weights_of(named)) is not None:
+        folder = weights.parent
+    return (about(folder).get("data") or {}).get("frames") or {}
+
+
+def trained_frames(fixers: Iterable[str], scene_id: str, photos: Sequence[str]) -> set[int]:
+    """Numbers of the frames of `heldout`, at which these photos were taken, that one of the fixers was trained on."""
+    seen = {what for fixer in fixers for what in trained_on(fixer).get(scene_id, ())}
+    return {index for index, name in enumerate(photos) if name in seen or f"{HELDOUT}/{index}" in seen}
 
 
 def offers(checkpoints: Path, also: str = "") -> list[Offer]:

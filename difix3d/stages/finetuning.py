@@ -204,7 +204,7 @@ class Finetuning(FinetuningRun):
             "licence": licence_of(config.start),
             "references": max(references_of(config.start), references),
             "start": {"name": config.start, "revision": self.trainer.pipeline.revision, "sha256": identity["start"]},
-            "data": {"name": config.data, "sha256": identity["data"], "pairs": figures["pairs"]},
+            "data": self._about_data(identity["data"], figures["pairs"]),
             "settings": {**asdict(config), "pairs_per_step": identity["pairs_per_step"]},
             "losses": list(self.losses),
             "figures": figures,

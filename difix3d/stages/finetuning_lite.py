@@ -216,18 +216,12 @@ class LiteFinetuning(FinetuningRun):
             "licence": self.licence,
             "references": lite.LiteFixer.max_references,
             "start": {"name": config.start, "revision": None, "sha256": identity["start"]},
-            "data": {"name": config.data, "sha256": identity["data"], "pairs": figures["pairs"],
-                     "licences": _licences(self.pairs["train"])},
+            "data": self._about_data(identity["data"], figures["pairs"]),
             "settings": asdict(config),
             "losses": list(self.losses),
             "figures": figures,
             "versions": {name: version(name) for name in names},
-        }  # fmt: skip
-
-
-def _licences(pairs: list[TrainingPair]) -> list[str]:
-    """Of the pictures that were trained on, where the data says."""
-    return sorted({str(pair.provenance["license"]) for pair in pairs if "license" in pair.provenance})
+        }
 
 
 def _settings(config: FinetuneConfig) -> TuningSettings:

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from difix3d.errors import ConfigError
 from difix3d.events import Progress, Warned
+from difix3d.fixers.listing import trained_on
 from difix3d.training import gate, state
 from difix3d.training.loop import StepResult
+from difix3d.training.origin import frames_of, licences_of
 from difix3d.training.pairs import has_true_target
 from difix3d.types import TrainingPair
 
@@ -137,6 +139,17 @@ class FinetuningRun(ABC):
             **state.first_and_last(losses),
             "validation": validation,
             "gate": gate.judged(validation, limits),
+        }
+
+    def _about_data(self, sha256: str, pairs: int) -> dict[str, Any]:
+        """What the checkpoint says of what it was trained on."""
+        rows = self.pairs["train"]
+        return {
+            "name": self.config.data,
+            "sha256": sha256,
+            "pairs": pairs,
+            "licences": licences_of(rows),
+            "frames": frames_of(rows, trained_on(self.config.start)),
         }
 
     def _copy_logs(self, target: Path) -> None:

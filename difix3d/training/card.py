@@ -67,9 +67,9 @@ def _body(about: dict[str, Any]) -> list[str]:
         "",
         f"- Parent: `{_shown(start['name'])}`{revision}; weights' sha256 `{start['sha256']}`",
         f"- Licence: {about['licence']}. It is the parent's, and binds this checkpoint as it binds the parent.",
-        f"- Data: `{_shown(data['name'])}`, {data['pairs']} training pairs, sha256 `{data['sha256']}`. Its own card "
-        "names the licences of its pictures; see there whether they bind what is learned from them.",
-        *(f"  - {licence}" for licence in data.get("licences", ())),
+        f"- Data: `{_shown(data['name'])}`, {data['pairs']} training pairs, sha256 `{data['sha256']}`. Licences of "
+        "its pictures, as far as it states them; see there whether they bind what is learned from them:",
+        *(f"  - {licence}" for licence in data["licences"]),
         f"- References it was trained to look at: {about['references']}",
         "",
         "```python",

@@ -15,7 +15,9 @@ from typing import Any
 from PIL import Image
 
 from difix3d.errors import FormatError
+from difix3d.pairs.read import SIDECAR, read_rows
 from difix3d.training.framing import Framing, Size
+from difix3d.training.origin import NOT_STATED
 from difix3d.types import TrainingPair
 
 JSON_NAME, COMPARISONS_NAME, PROVENANCE_NAME = "difix.json", "comparisons.json", "provenance.json"
@@ -81,15 +83,23 @@ def hold_apart(pairs: dict[str, list[TrainingPair]]) -> tuple[dict[str, list[Tra
 
 
 def _provenance(folder: Path) -> dict[str, Any]:
-    """Row -> where it is from, as exports say; {} where nothing is said."""
+    """Row -> where it is from, as exports say, and folders of pairs in other words; {} where nothing is said."""
     path = folder / PROVENANCE_NAME
     if not path.is_file():
-        return {}
+        return _provenance_of_pairs(folder) if (folder / SIDECAR).is_file() else {}
     try:
         found = json.loads(path.read_text())
     except ValueError as error:
         raise FormatError(f"{path.name}: expected JSON, could not read it ({error})") from error
     return found if isinstance(found, dict) else {}
+
+
+def _provenance_of_pairs(folder: Path) -> dict[str, Any]:
+    found = {}
+    for row in read_rows(folder):
+        licence = row.provenance.get("licence", {}).get("licence") or NOT_STATED
+        found[row.id] = {"scene_id": row.scene, "photo": row.photo, "license": f"photos: {licence}"}
+    return found
 
 
 def _read(path: Path, framing: Framing | None) -> dict[str, list[TrainingPair]]:
