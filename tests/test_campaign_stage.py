@@ -11,10 +11,12 @@ import torch
 from rated_capture import rated_capture
 from safetensors.torch import load_file, save_file
 
+from difix3d.atomic import write_json
 from difix3d.cli import main
 from difix3d.errors import ConfigError
 from difix3d.events import Done, Event, Warned
 from difix3d.fixers.lite.fixer import WEIGHTS
+from difix3d.formats.camera_path import read_camera_path
 from difix3d.ratings.campaigns import entered, outcomes
 from difix3d.ratings.sampler import Sampler
 from difix3d.ratings.store import RatingStore
@@ -36,7 +38,7 @@ def url(studio: Path) -> str:
     return f"sqlite:///{studio / 'ratings.sqlite'}"
 
 
-def checkpoint(folder: Path, changed_by: float) -> None:
+def checkpoint(folder: Path, changed_by: float, frames: dict[str, list[str]] | None = None) -> None:
     folder.mkdir(parents=True)
     generator = torch.Generator().manual_seed(0)
     weights = load_file(WEIGHTS)
@@ -45,7 +47,8 @@ def checkpoint(folder: Path, changed_by: float) -> None:
         for name, value in weights.items()
     }
     save_file(changed, folder / WEIGHTS.name)
-    (folder / "difix3d.json").write_text(json.dumps({"licence": "Apache-2.0", "start": {"name": "lite"}}))
+    about = {"licence": "Apache-2.0", "start": {"name": "lite"}, "data": {"frames": frames or {}}}
+    (folder / "difix3d.json").write_text(json.dumps(about))
 
 
 def run(studio: Path, **changes) -> list[Event]:
@@ -60,7 +63,7 @@ def run(studio: Path, **changes) -> list[Event]:
 def test_both_are_asked_about_first_and_blind_and_the_outcome_is_told(studio: Path, capsys) -> None:
     done = run(studio)[-1]
     assert isinstance(done, Done)
-    assert done.figures == {"new": "mine", "old": "lite", "scenes": 1, "frames": 3, "identical": 0}
+    assert done.figures == {"new": "mine", "old": "lite", "scenes": 1, "frames": 3, "trained_on": 0, "identical": 0}
     with RatingStore(url(studio), studio / "scenes") as store:
         new_is = entered(store)
         assert len(new_is) == 3
@@ -106,6 +109,54 @@ def test_equal_pixels_are_no_question(studio: Path) -> None:
     assert done.figures["identical"] == 3 and done.figures["frames"] == 0
     with RatingStore(url(studio)) as store:
         assert entered(store) == {}
+
+
+def asked(studio: Path) -> set[tuple[str, int]]:
+    """(scene, frame) of what is in the campaign."""
+    with RatingStore(url(studio), studio / "scenes") as store:
+        sampler = Sampler(store, studio / "scenes", make_gold=False, rng=random.Random(0))
+        scenes = [Scene(path.parent) for path in (studio / "scenes").glob("*/scene.json")]
+        new_is, found = entered(store), set()
+        for _ in new_is:
+            pair = sampler.next("ann", scenes)
+            assert pair is not None and {pair.candidate_a.fixer, pair.candidate_b.fixer} == {"seen", "lite"}
+            found.add((pair.candidate_a.scene_id, pair.candidate_a.frame_index))
+            sampler.vote(Rating(pair.candidate_a, pair.candidate_b, "tie", pair.left_is, "ann", 1.0), pair.token)
+    return found
+
+
+def test_frames_that_were_trained_on_are_left_out_where_others_are_there(studio: Path) -> None:
+    rated_capture(studio / "scenes", "other", url(studio), raters=0, seed=1)
+    checkpoint(studio / "checkpoints" / "seen", 0.02, {"ball": ["00004.png", "orbit/0"]})
+    events = run(studio, new=str(studio / "checkpoints" / "seen"))
+    assert events[-1].figures["frames"] == 5 and events[-1].figures["trained_on"] == 0
+    assert not any(isinstance(event, Warned) for event in events)
+    assert asked(studio) == {("ball", 0), ("ball", 2), ("other", 0), ("other", 1), ("other", 2)}
+
+
+def test_of_one_small_scene_they_are_asked_about_and_that_is_said(studio: Path) -> None:
+    checkpoint(studio / "checkpoints" / "seen", 0.02, {"ball": ["00000.png", "00004.png"]})
+    events = run(studio, new=str(studio / "checkpoints" / "seen"))
+    assert events[-1].figures["frames"] == 3 and events[-1].figures["trained_on"] == 2
+    (told,) = [event.message for event in events if isinstance(event, Warned)]
+    assert told.startswith("2 of 3 views were trained on") and "1 others were kept out, and 4 are needed" in told
+    assert asked(studio) == {("ball", 0), ("ball", 1), ("ball", 2)}
+
+
+def test_a_fit_that_kept_out_other_photos_is_rendered_anew(studio: Path) -> None:
+    scene = Scene(studio / "scenes" / "ball")
+    everything = sorted(path.name for path in scene.images_dir.iterdir())
+    heldout = ["00001.png", "00004.png"]
+    train = [name for name in everything if name not in heldout]
+    write_json(scene.split_path, {"train": train, "heldout": heldout})
+    done = run(studio)[-1]
+    assert done.figures["frames"] == 2
+    assert list(read_camera_path(scene.trajectory_path("heldout")).view_names) == heldout
+    # Renders without splats cannot be made anew: those of photos that are references now are passed over.
+    write_json(scene.split_path, {"train": everything[1:], "heldout": everything[:1]})
+    scene.splats_path.unlink()
+    with pytest.raises(ConfigError, match="other photos than are kept out now"):
+        run(studio)
 
 
 def test_what_cannot_be_compared_is_told(studio: Path) -> None:

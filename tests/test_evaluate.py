@@ -15,6 +15,7 @@ from difix3d.atomic import write_json
 from difix3d.errors import SceneError
 from difix3d.events import Artifact, Done, Warned
 from difix3d.fixers import DEFAULT_FIXER
+from difix3d.fixers.lite.fixer import WEIGHTS
 from difix3d.formats.image import read_rgb
 from difix3d.scene import Scene
 from difix3d.stages import fixing
@@ -72,6 +73,16 @@ def test_missing_lpips_weights_are_said_and_left_out(scene: Scene, no_weights: N
     (warning,) = [event for event in events if isinstance(event, Warned)]
     assert "DIFIX3D_LPIPS_WEIGHTS" in warning.message
     assert events[-1].figures["raw"]["lpips"] is None and events[-1].figures["fixed"]["lpips_alex"] is None
+
+
+def test_photos_that_the_fixer_was_trained_on_are_said(scene: Scene, no_weights: None, tmp_path: Path) -> None:
+    tuned = tmp_path / "mine"
+    tuned.mkdir()
+    shutil.copyfile(WEIGHTS, tuned / WEIGHTS.name)
+    write_json(tuned / "difix3d.json", {"data": {"frames": {scene.id: [HELDOUT[1], "orbit/0"]}}})
+    events = list(evaluate(scene, EvaluateConfig(fixer=str(tuned))))
+    told = [event.message for event in events if isinstance(event, Warned)]
+    assert told[0].startswith("mine was trained on 1 of 3 kept-out photos")
 
 
 @pytest.mark.shared

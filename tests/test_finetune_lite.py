@@ -102,7 +102,7 @@ def test_a_checkpoint_comes_out_that_lists_and_fixes(data: Path, tmp_path: Path)
     about = json.loads((out / "difix3d.json").read_text())
     assert about["start"]["name"] == "lite" and len(about["start"]["sha256"]) == 64 and about["licence"] == "Apache-2.0"
     assert about["data"]["frames"] == {_trained_scene(data): ["00000.png", "00004.png", "00008.png"]}
-    assert trained_frames([str(out)], _trained_scene(data), ["00002.png", "00004.png"]) == {1}
+    assert trained_frames([str(out)], _trained_scene(data), {0: "00002.png", 3: "00004.png"}) == {3}
     assert about["data"]["licences"] and str(tmp_path) not in (out / "README.md").read_text()
     fixer = load_fixer(str(out))
     assert fixer.name == "mine" and fixer.settings["weights"].startswith("sha256:")

@@ -6,13 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
+from rated_scene import camera_at
 from safetensors.numpy import save_file
 
 from difix3d.fixers.lite.fixer import WEIGHTS
+from difix3d.formats.camera_path import write_camera_path
 from difix3d.ratings.campaigns import Match, enter
 from difix3d.ratings.identity import canonical_pair, item_key
 from difix3d.ratings.store import RatingStore
-from difix3d.types import Candidate, Rating
+from difix3d.scene import Scene
+from difix3d.types import Candidate, Rating, Trajectory
 from difix3d.ui.campaign import outcomes_html, trained_html
 from difix3d.ui.studio import Studio
 
@@ -63,6 +66,20 @@ def test_new_against_old_is_told_with_its_interval(studio: Studio) -> None:
     assert "&lt;i&gt;mine against lite" in told and "88% of 12 views" in told
     assert "12 votes: 10 for new, 1 for old, 1 equal. The new one is better." in told
     assert outcomes_html(studio, "another").startswith("<p class='dx-note'>No votes on new against old yet")
+
+
+def test_views_that_were_trained_on_are_said(studio: Studio) -> None:
+    votes(studio.store, ["new"] * 3)
+    assert "trained on" not in outcomes_html(studio, None)
+    names = ("00001.png", "00004.png", "00007.png")
+    cameras = tuple(camera_at(20.0 * number) for number in range(3))
+    path = Scene.create(studio.scenes_root / "s").trajectory_path("heldout")
+    write_camera_path(path, Trajectory("heldout", cameras, view_names=names))
+    folder = studio.checkpoints_root / "<i>mine"
+    folder.mkdir(parents=True)
+    frames = {"s": ["00001.png", "00002.png", "00007.png"], "other": ["00004.png"]}
+    (folder / "difix3d.json").write_text(json.dumps({"data": {"frames": frames}}))
+    assert "2 of 3 views were trained on, which favours the new one." in outcomes_html(studio, None)
 
 
 def test_few_votes_decide_nothing(studio: Studio) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,10 +90,10 @@ def trained_on(fixer: str) -> dict[str, list[str]]:
     return (about(folder).get("data") or {}).get("frames") or {}
 
 
-def trained_frames(fixers: Iterable[str], scene_id: str, photos: Sequence[str]) -> set[int]:
-    """Numbers of the frames of `heldout`, at which these photos were taken, that one of the fixers was trained on."""
+def trained_frames(fixers: Iterable[str], scene_id: str, photos: Mapping[int, str]) -> set[int]:
+    """The frames of `heldout` that one of the fixers was trained on. photos: frame -> name of the photo taken there."""
     seen = {what for fixer in fixers for what in trained_on(fixer).get(scene_id, ())}
-    return {index for index, name in enumerate(photos) if name in seen or f"{HELDOUT}/{index}" in seen}
+    return {index for index, name in photos.items() if name in seen or f"{HELDOUT}/{index}" in seen}
 
 
 def offers(checkpoints: Path, also: str = "") -> list[Offer]:

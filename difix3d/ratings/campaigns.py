@@ -60,22 +60,26 @@ def _newest(session: Session) -> dict[str, str]:
 
 def outcomes(new_is: Mapping[str, str], votes: Sequence[StoredRating]) -> list[dict[str, Any]]:
     """One for each new checkpoint and old one that were judged: new, old (names), new_weights, old_weights (what tells
-    two of one name apart, "" where nothing does), votes, wins, losses, ties (with both bad), frames, win_rate and
-    interval (95 %).
+    two of one name apart, "" where nothing does), votes, wins, losses, ties (with both bad), frames, win_rate,
+    interval (95 %) and views (scene -> numbers of the frames of `heldout` that were judged).
 
     new_is: see `entered`; votes: those that stand. A frame counts once however many judged it (see `share_won`), a tie
     or both bad being half a win. Frames that only the scene's uploader judged are left out.
     """
     frames: dict[tuple[str, ...], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    views: dict[tuple[str, ...], dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
     for vote in judged_by_others(votes):
         side, said = new_is.get(vote.item_id), vote.rating
         if side is None:
             continue
         new, old = (said.candidate_a, said.candidate_b) if side == "a" else (said.candidate_b, said.candidate_a)
         score = _SCORES.get(said.choice, float(said.choice == side))
-        frames[new.fixer, old.fixer, weights_of(new), weights_of(old)][vote.item_id].append(score)
+        pair = new.fixer, old.fixer, weights_of(new), weights_of(old)
+        frames[pair][vote.item_id].append(score)
+        views[pair][new.scene_id].add(new.frame_index)
     found = []
-    for (new_name, old_name, new_weights, old_weights), scores in sorted(frames.items()):
+    for pair, scores in sorted(frames.items()):
+        new_name, old_name, new_weights, old_weights = pair
         every = [score for of_frame in scores.values() for score in of_frame]
         found.append(
             {
@@ -89,6 +93,7 @@ def outcomes(new_is: Mapping[str, str], votes: Sequence[StoredRating]) -> list[d
                 "ties": every.count(0.5),
                 "frames": len(scores),
                 **share_won(scores.values()),
+                "views": {scene_id: sorted(judged) for scene_id, judged in sorted(views[pair].items())},
             }
         )
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,14 +32,23 @@ class CampaignConfig:
     ratings_db: str = option("", "SQLAlchemy URL of the ratings (default: $DIFIX3D_RATINGS_DB)")
 
 
+_ENOUGH = 4
+"""Views of fewer decide nothing, even if all of them are won: Wilson's interval of 3 of 3 begins at 44 %."""
+
+
 def campaign(config: CampaignConfig) -> Iterator[Event]:
     """Yields Progress, Warned for scenes that cannot take part, and at last Done with {"new", "old", "scenes",
-    "frames" (questions entered), "identical" (frames that both fix to the same pixels: no question)}.
+    "frames" (questions entered), "trained_on" (of these, by one of the two), "identical" (frames that both fix to the
+    same pixels: no question)}.
+
+    Frames that one of the two was trained on are left out, where at least four others are there. Else they are asked
+    about too, and Warned says of how many.
 
     ConfigError where `new` is no checkpoint, its parent is not known, or no scene has held-out photos. Asking again
     changes nothing: fixes that are there are found, questions stay.
     """
     from difix3d.fixers import load_fixer
+    from difix3d.fixers.listing import trained_frames
     from difix3d.ratings.campaigns import enter
     from difix3d.ratings.export_scenes import find_scenes
     from difix3d.ratings.store import RatingStore
@@ -56,14 +65,31 @@ def campaign(config: CampaignConfig) -> Iterator[Event]:
     for fixer in (new, old):
         yield from fixer.fetch("campaign")
     problems: dict[str, str] = {}
-    entered = identical = 0
+    photos: dict[str, dict[int, str]] = {}
+    for scene in scenes:
+        try:
+            photos[scene.id] = yield from _photos(scene)
+        except Difix3DError as error:
+            problems[scene.id] = error.message
+            yield Warned("campaign", f"{scene.id} takes no part: {error.message}")
+    seen = {name: trained_frames((config.new, old_name), name, there) for name, there in photos.items()}
+    asked = {name: _spread(sorted(there.keys() - seen[name]), config.frames) for name, there in photos.items()}
+    if (others := sum(map(len, asked.values()))) < _ENOUGH and any(seen.values()):
+        asked = {name: _spread(sorted(there), config.frames) for name, there in photos.items()}
+        known, total = sum(len(seen[name] & {*frames}) for name, frames in asked.items()), sum(map(len, asked.values()))
+        yield Warned(
+            "campaign",
+            f"{known} of {total} views were trained on, which favours the new checkpoint: {others} others were kept "
+            f"out, and {_ENOUGH} are needed. Name further scenes with --scenes.",
+        )
+    entered = trained_on = identical = 0
     with RatingStore(config.ratings_db, root) as store:
         for scene in scenes:
-            found: list[Match] = []
+            frames, found = asked.get(scene.id, []), []
             try:
-                frames = yield from _frames(scene, config.frames)
                 for done, (index, match) in enumerate(_matches(scene, frames, new, old), 1):
                     found += [match] if match else []
+                    trained_on += bool(match) and index in seen[scene.id]
                     identical += match is None
                     yield Progress("campaign", f"{scene.id}: frame {index} by both", done, len(frames), "frames")
             except Difix3DError as error:
@@ -74,8 +100,10 @@ def campaign(config: CampaignConfig) -> Iterator[Event]:
             entered += len(found)
     if len(problems) == len(scenes):
         raise ConfigError(f"None of {len(scenes)} scenes can take part: {next(iter(problems.values()))}")
-    figures = {"new": new.name, "old": old.name, "scenes": len(scenes) - len(problems), "frames": entered}
-    yield Done("campaign", round(time.monotonic() - started, 2), {**figures, "identical": identical})
+    took_part = sum(bool(frames) and name not in problems for name, frames in asked.items())
+    figures = {"new": new.name, "old": old.name, "scenes": took_part, "frames": entered}
+    figures |= {"trained_on": trained_on, "identical": identical}
+    yield Done("campaign", round(time.monotonic() - started, 2), figures)
 
 
 def _parent_of(checkpoint: str) -> str:
@@ -90,20 +118,41 @@ def _parent_of(checkpoint: str) -> str:
     return known.parent
 
 
-def _frames(scene: Scene, most: int) -> Generator[Event, None, list[int]]:
-    """The frames of `heldout` to fix, which is rendered where it is not there as the splats are now."""
+def _photos(scene: Scene) -> Generator[Event, None, dict[int, str]]:
+    """Frame of `heldout` -> the photo taken there, of photos that are kept out now. Frames are rendered where they are
+    not there as the splats and the split are now, at the settings that they had."""
     from difix3d.errors import SceneError
+    from difix3d.formats.camera_path import read_camera_path
     from difix3d.stages.render import RenderConfig, render
     from difix3d.trajectories import HELDOUT
 
-    if not scene.split()["heldout"]:
+    heldout = scene.split()["heldout"]
+    if not heldout:
         raise SceneError(f"no photo was kept out of its fit. Fit again: difix3d fit --scene {scene.root} --holdout 8.")
-    if not scene.trajectory_path(HELDOUT).is_file():
-        for event in render(scene, RenderConfig(trajectory=HELDOUT)):
+    if scene.splats_path.is_file() or not scene.trajectory_path(HELDOUT).is_file():
+        before = (scene.manifest("render", HELDOUT) or {}).get("config", {})
+        kept = {name: value for name, value in before.items() if name in RenderConfig.__dataclass_fields__}
+        for event in render(scene, RenderConfig(**{**kept, "trajectory": HELDOUT})):
             if not isinstance(event, Done):
                 yield event
-    count = len(list(scene.renders_dir(HELDOUT).glob("[0-9]*[0-9].png")))
-    return sorted({int(at) for at in np.linspace(0, count - 1, min(most, count)).round()})
+    # Without splats what is there was rendered elsewhere, and perhaps for another split.
+    names = read_camera_path(scene.trajectory_path(HELDOUT)).view_names
+    renders = scene.renders_dir(HELDOUT)
+    there = {
+        index: name for index, name in enumerate(names) if name in heldout and (renders / f"{index:05d}.png").is_file()
+    }
+    if not there:
+        raise SceneError(
+            f"its renders at held-out photos are of other photos than are kept out now. Render again: difix3d render "
+            f"--scene {scene.root} --trajectory {HELDOUT}."
+        )
+    return there
+
+
+def _spread(frames: Sequence[int], most: int) -> list[int]:
+    """At most so many of them, evenly."""
+    places = np.linspace(0, len(frames) - 1, min(most, len(frames))).round()
+    return [frames[int(place)] for place in places]
 
 
 def _matches(scene: Scene, frames: list[int], new: Fixer, old: Fixer) -> Iterator[tuple[int, Match | None]]:

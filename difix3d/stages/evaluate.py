@@ -1,4 +1,5 @@
-"""Evaluate: how far renders and their fixes are from photos that neither the fit nor the fixer has seen."""
+"""Evaluate: how far renders and their fixes are from photos that the fit has not seen; says of how many the fixer was
+trained on."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from difix3d.errors import SceneError
 from difix3d.events import Artifact, Event, Progress, Warned
 from difix3d.fixers import DEFAULT_FIXER
+from difix3d.fixers.listing import trained_frames
 from difix3d.formats.image import read_rgb, write_rgb
 from difix3d.perceptual_weights import how_to_get
 from difix3d.scene import Scene
@@ -66,6 +68,12 @@ def evaluate(scene: Scene, config: EvaluateConfig) -> Generator[Event, None, dic
     session = FixSession(scene, name)
     yield from session.fixer.fetch("evaluate")
     known = _known_views(session, views)
+    if seen := trained_frames([name], scene.id, dict(enumerate(views))):
+        yield Warned(
+            "evaluate",
+            f"{session.fixer.name} was trained on {len(seen)} of {len(views)} kept-out photos: its figures say nothing "
+            "of others.",
+        )
     long_side_px = config.long_side_px or fitted_long_side_px(scene)
     judged: list[_Judged] = []
     started = time.monotonic()

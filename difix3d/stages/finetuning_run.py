@@ -37,8 +37,8 @@ def made_with(pair: TrainingPair) -> dict[str, Any]:
 class FinetuningRun(ABC):
     """`read_data`, `fetch`, `load`, `train`, `write`, in this order, within a with block.
 
-    pairs: split -> rows; held_apart: how many photos of scenes that are trained on are in "test" alone; own: approved fixes left out
-    because the parent makes them anyway; comparisons: rows that raters compared.
+    pairs: split -> rows; held_apart: how many photos of scenes that are trained on are in "test" alone; own: approved
+    fixes left out because the parent makes them anyway; comparisons: rows that raters compared.
     """
 
     pairs: dict[str, list[TrainingPair]]

@@ -9,9 +9,12 @@ import gradio as gr
 
 from difix3d import jobs
 from difix3d.errors import ConfigError, JobError
-from difix3d.fixers.listing import Trained, trained
+from difix3d.fixers.listing import Trained, trained, trained_frames
+from difix3d.formats.camera_path import read_camera_path
 from difix3d.ratings.campaigns import entered, outcomes
+from difix3d.ratings.export_scenes import find_scenes
 from difix3d.scene import Scene
+from difix3d.trajectories import HELDOUT
 from difix3d.ui.rate import EVERYWHERE
 from difix3d.ui.shared import LATEST, QUIET, Shared, told
 from difix3d.ui.studio import Studio
@@ -50,7 +53,10 @@ def outcomes_html(studio: Studio, scene_id: str | None) -> str:
     new_is = entered(studio.store)
     if not new_is:
         return ""
-    told_of = [_outcome_html(one) for one in outcomes(new_is, studio.store.ratings(scene_id, marks=False))]
+    told_of = [
+        _outcome_html(one, _trained_on(studio, one))
+        for one in outcomes(new_is, studio.store.ratings(scene_id, marks=False))
+    ]
     if not told_of:
         return "<p class='dx-note'>No votes on new against old yet: they come first under Rate.</p>"
     return (
@@ -59,14 +65,27 @@ def outcomes_html(studio: Studio, scene_id: str | None) -> str:
     )
 
 
-def _outcome_html(one: dict[str, Any]) -> str:
+def _trained_on(studio: Studio, one: dict[str, Any]) -> int:
+    """How many of the views one of the two was trained on, as their checkpoints say."""
+    both = [str(studio.checkpoints_root / one[side]) for side in ("new", "old")]
+    total = 0
+    for scene_id, judged in one["views"].items():
+        for scene in find_scenes(studio.scenes_root, scene_id):  # none where it was deleted since
+            path = scene.trajectory_path(HELDOUT)
+            photos = dict(enumerate(read_camera_path(path).view_names)) if path.is_file() else {}
+            total += len(trained_frames(both, scene_id, photos) & {*judged})
+    return total
+
+
+def _outcome_html(one: dict[str, Any], trained_on: int) -> str:
     low, high = one["interval"]
+    known = f" {trained_on} of {one['frames']} views were trained on, which favours the new one." if trained_on else ""
     return (
         f"<div class='dx-rates'><div><span>{escape(one['new'])} against {escape(one['old'])}</span>"
         f"<span class='dx-range'><i style='left:{100 * low:.1f}%;width:{100 * (high - low):.1f}%'></i>"
         f"<b style='left:{100 * one['win_rate']:.1f}%'></b></span>"
         f"<span>{one['win_rate']:.0%} of {one['frames']} views</span></div></div>"
-        f"<p class='dx-note'>{_verdict(one)}</p>"
+        f"<p class='dx-note'>{_verdict(one)}{known}</p>"
     )
 
 
