@@ -132,6 +132,9 @@ def test_frames_that_were_trained_on_are_left_out_where_others_are_there(studio:
     assert events[-1].figures["frames"] == 5 and events[-1].figures["trained_on"] == 0
     assert not any(isinstance(event, Warned) for event in events)
     assert asked(studio) == {("ball", 0), ("ball", 2), ("other", 0), ("other", 1), ("other", 2)}
+    # Few that were asked for are not few that there are.
+    events = run(studio, new=str(studio / "checkpoints" / "seen"), frames=1)
+    assert events[-1].figures["frames"] == 2 and not any(isinstance(event, Warned) for event in events)
 
 
 def test_of_one_small_scene_they_are_asked_about_and_that_is_said(studio: Path) -> None:

@@ -78,8 +78,8 @@ def outcomes(new_is: Mapping[str, str], votes: Sequence[StoredRating]) -> list[d
         frames[pair][vote.item_id].append(score)
         views[pair][new.scene_id].add(new.frame_index)
     found = []
-    for pair, scores in sorted(frames.items()):
-        new_name, old_name, new_weights, old_weights = pair
+    for both, scores in sorted(frames.items()):
+        new_name, old_name, new_weights, old_weights = both
         every = [score for of_frame in scores.values() for score in of_frame]
         found.append(
             {
@@ -93,7 +93,7 @@ def outcomes(new_is: Mapping[str, str], votes: Sequence[StoredRating]) -> list[d
                 "ties": every.count(0.5),
                 "frames": len(scores),
                 **share_won(scores.values()),
-                "views": {scene_id: sorted(judged) for scene_id, judged in sorted(views[pair].items())},
+                "views": {scene_id: sorted(judged) for scene_id, judged in sorted(views[both].items())},
             }
         )
     return found

@@ -73,9 +73,12 @@ def campaign(config: CampaignConfig) -> Iterator[Event]:
             problems[scene.id] = error.message
             yield Warned("campaign", f"{scene.id} takes no part: {error.message}")
     seen = {name: trained_frames((config.new, old_name), name, there) for name, there in photos.items()}
-    asked = {name: _spread(sorted(there.keys() - seen[name]), config.frames) for name, there in photos.items()}
-    if (others := sum(map(len, asked.values()))) < _ENOUGH and any(seen.values()):
-        asked = {name: _spread(sorted(there), config.frames) for name, there in photos.items()}
+    unseen = {name: there.keys() - seen[name] for name, there in photos.items()}
+    others = sum(map(len, unseen.values()))
+    asks_all = others < _ENOUGH and any(seen.values())
+    chosen = photos if asks_all else unseen
+    asked = {name: _spread(sorted(frames), config.frames) for name, frames in chosen.items()}
+    if asks_all:
         known, total = sum(len(seen[name] & {*frames}) for name, frames in asked.items()), sum(map(len, asked.values()))
         yield Warned(
             "campaign",
