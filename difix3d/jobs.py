@@ -121,9 +121,11 @@ def find(scene: Scene, job_id: str | None = None, having: Collection[str] = ()) 
 
 def resumable(scene: Scene) -> Job | None:
     """The latest job that makes the scene (finds its cameras, fits its splats), where it ended before its last step,
-    whatever ran since. None where it runs, or came to its end."""
-    job = find(scene, having=MAKING)
-    return job if job is not None and job.state in (FAILED, CANCELLED, LOST) else None
+    whatever ran since; else the latest job of all, where that did. None where they run, or came to their ends."""
+    for job in (find(scene, having=MAKING), find(scene)):
+        if job is not None and job.state in (FAILED, CANCELLED, LOST):
+            return job
+    return None
 
 
 def cancel(scene: Scene, job_id: str) -> Job:

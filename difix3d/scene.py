@@ -55,7 +55,8 @@ def folder_name(text: str) -> str:
 
 
 def mark_deleted(root: Path) -> None:
-    """No new scene gets this one's name from now on: votes go by it, and outlive the scene."""
+    """No new scene gets this one's name from now on, but where a person names the folder: votes go by it, and outlive
+    the scene."""
     mark = root.parent / _DELETED / root.name
     mark.parent.mkdir(exist_ok=True)
     mark.touch()

@@ -424,7 +424,8 @@ def test_a_parent_that_was_trained_here_hands_on_licence_and_references_from_the
     goldens, shared, tmp_path
 ) -> None:
     parent = tmp_path / "parent"
-    goldens.pipeline("difix").save_pretrained(parent, {"licence": NVIDIA_LICENCE, "references": 2})
+    told = {"licence": NVIDIA_LICENCE, "references": 2, "data": {"frames": {"attic": ["00001.png"]}}}
+    goldens.pipeline("difix").save_pretrained(parent, told)
     index = json.loads((parent / "model_index.json").read_text()) | {"_name_or_path": ""}
     (parent / "model_index.json").write_text(json.dumps(index))
     export = tiny_export(shared, tmp_path / "export")
@@ -437,3 +438,4 @@ def test_a_parent_that_was_trained_here_hands_on_licence_and_references_from_the
     assert done.returncode == 0, done.stderr
     about = json.loads((tmp_path / "mine" / "difix3d.json").read_text())
     assert (about["start"]["name"], about["licence"], about["references"]) == ("ann/mine", NVIDIA_LICENCE, 2)
+    assert about["data"]["frames"]["attic"] == ["00001.png"]

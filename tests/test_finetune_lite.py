@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tracemalloc
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -239,6 +240,9 @@ def test_planes_of_rows_that_are_gone_go_too(data: Path, tmp_path: Path) -> None
     used = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     for gone in ("0123456789abcdef01234567.npy", ".0123456789abcdef01234567.7-7.partial.npy"):
         np.save(folder / gone, np.zeros(1))
+    with pytest.raises(ConfigError, match="that is not this one"):
+        list(finetune(replace(settings, learning_rate=0.5)))
+    assert used.keys() < {*folder.iterdir()}, "a run that is refused removes nothing"
     stopped(settings, 2)
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == used
     state.clear(folder.parent)

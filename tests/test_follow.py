@@ -104,6 +104,8 @@ def test_a_job_that_made_the_scene_can_be_gone_on_with_whatever_ran_since(scene:
     assert not look(follower, scene)["resumable"]  # one job at a time
     begin(scene, "three", 3.0, jobs.DONE)
     assert not look(follower, scene)["resumable"] and jobs.resumable(scene) is None
+    jobs._save(scene, Job("four", (Step("finetune", {}),), jobs.CANCELLED, 4.0))
+    assert look(follower, scene)["resumable"] and jobs.resumable(scene).id == "four"
 
 
 def test_only_a_running_fit_with_splats_can_be_kept(scene: Scene) -> None:

@@ -80,14 +80,23 @@ def trained(checkpoints: Path) -> list[Trained]:
 def trained_on(fixer: str) -> dict[str, list[str]]:
     """Scene -> photos and frames of it that the checkpoint `fixer` was trained on (training/origin.py); {} of what was
     not trained here. fixer: as load_fixer takes it."""
-    from difix3d.fixers.difix.fixer import default_checkpoint
-    from difix3d.fixers.lite.checkpoint import about, weights_of
+    from difix3d.fixers.lite.checkpoint import about
 
-    named = default_checkpoint() if fixer in ("difix", "difix-guided") else checkpoint_of(fixer)
-    folder = Path(named)
-    if not folder.is_dir() and (weights := weights_of(named)) is not None:
-        folder = weights.parent
-    return (about(folder).get("data") or {}).get("frames") or {}
+    folder = checkpoint_folder(fixer)
+    return (about(folder).get("data") or {}).get("frames") or {} if folder else {}
+
+
+def checkpoint_folder(fixer: str) -> Path | None:
+    """Where the weights of a fixer lie, as load_fixer takes it; None where it has none, or they are not here."""
+    from difix3d.fixers.difix.checkpoint import here
+    from difix3d.fixers.difix.fixer import default_checkpoint
+    from difix3d.fixers.lite.checkpoint import weights_of
+
+    if (weights := weights_of(fixer)) is not None:
+        return weights.parent
+    if fixer in FIXERS and not fixer.startswith("difix"):
+        return None
+    return here(default_checkpoint() if fixer in FIXERS else checkpoint_of(fixer))
 
 
 def trained_frames(fixers: Iterable[str], scene_id: str, photos: Mapping[int, str]) -> set[int]:

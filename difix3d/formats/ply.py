@@ -87,8 +87,8 @@ def read_splats(path: Path) -> Splats:
     """Read a 3DGS PLY: ascii or binary, any order and number types, SH degree 0 to 3; extra properties are ignored.
 
     Splats that no renderer can show (a NaN, an infinity, a number beyond float32, or a quaternion 0) are left out, and
-    a warning in the log says how many for which property. Quaternions whose squares float32 could
-    not hold are made unit length. FormatError for what is no PLY, is cut short, or lacks a property.
+    a warning in the log says how many for which property. Quaternions whose squares float32 could not hold are made
+    unit length. FormatError for what is no PLY, is cut short, or lacks a property.
     """
     path = Path(path)
     try:

@@ -97,11 +97,10 @@ class LiteFinetuning(FinetuningRun):
 
     def fetch(self) -> Iterator[Event]:
         """Carry the photos into every frame, once."""
-        used = [*self.pairs["train"], *self._judged()]
+        self._used = [*self.pairs["train"], *self._judged()]
         with state.writing("the planes of its pairs", self.folder):
-            self.planes.drop_others(used)
-            state.require_space(self.folder, self.planes.bytes_to_write(used), _FEWER)
-            for done, total in self.planes.prepare(used):
+            state.require_space(self.folder, self.planes.bytes_to_write(self._used), _FEWER)
+            for done, total in self.planes.prepare(self._used):
                 yield Progress("finetune", "carrying photos into the frames", done, total, "frames")
 
     def _judged(self) -> list[TrainingPair]:
@@ -130,6 +129,7 @@ class LiteFinetuning(FinetuningRun):
         data = hash_of_pairs(self.source, self.pairs)
         self.identity = {**kept, "data": data, "start": sha256_of(self._weights), "losses": list(self.losses)}
         self.record = self._stopped_run() or state.Record(self.identity)
+        self.planes.drop_others(self._used)  # not before: another run that was stopped here needs its own
         self.validator = LiteValidator(self.tuner, self._judged(), self.planes, self.folder / state.VALIDATION)
         self._tracks = config.tracker == "tensorboard" and find_spec("tensorboard") is not None
         if self._tracks:

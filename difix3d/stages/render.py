@@ -38,7 +38,8 @@ _HARDLY_ANYTHING = 0.3
 
 
 def check_trajectory(trajectory: str) -> None:
-    """ConfigError for a name that is none; for a FILE.json, what read_camera_path raises, SceneError for its name."""
+    """ConfigError for a name that is none. A FILE.json is read: FormatError for what it holds, SceneError where no
+    folder can be called as it is."""
     if _is_file(trajectory):
         read_camera_path(trajectory)
         trajectory_name(trajectory)

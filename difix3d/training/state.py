@@ -127,7 +127,8 @@ def require_same_run(training: Path, record: Record, run: dict[str, Any]) -> Non
 
 
 def require_space(folder: Path, needed_bytes: int, less: str = _LESS) -> None:
-    """CheckpointError where the disk of `folder` cannot hold so much more. less: what would need less."""
+    """CheckpointError where the disk of `folder` cannot hold so much more. less: what people may do to need
+    less, as the end of a sentence."""
     free = free_disk_bytes(folder)
     if free < needed_bytes:
         raise CheckpointError(

@@ -24,9 +24,9 @@ from difix3d import jobs
 from difix3d.atomic import recover_folder, replacing_file
 from difix3d.errors import ConfigError, JobError, SceneError
 from difix3d.events import Event
-from difix3d.fixers import DEFAULT_FIXER, FIXERS, checkpoint_of, load_fixer
-from difix3d.fixers.difix.fixer import default_checkpoint, last_change
-from difix3d.fixers.listing import Offer, offers
+from difix3d.fixers import DEFAULT_FIXER, load_fixer
+from difix3d.fixers.difix.fixer import last_change
+from difix3d.fixers.listing import Offer, checkpoint_folder, offers
 from difix3d.formats.overlap import natural_key
 from difix3d.machine import free_disk_bytes
 from difix3d.ratings.export import MARK
@@ -314,9 +314,9 @@ def _remove(scene: Scene) -> None:
 
 
 def _trained(fixer: str) -> int:
-    """When the checkpoint folder of a fixer last changed, in ns; 0 where it is of the Hub."""
-    folder = Path(default_checkpoint() if fixer in FIXERS else checkpoint_of(fixer))
-    return last_change(folder) if folder.is_dir() else 0
+    """When the checkpoint folder of a fixer last changed, in ns; 0 where it has none here."""
+    folder = checkpoint_folder(fixer)
+    return last_change(folder) if folder else 0
 
 
 def archive_of(export: Path) -> Path:

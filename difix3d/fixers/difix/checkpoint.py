@@ -191,7 +191,7 @@ def licence_of(source: str | Path) -> str:
     unknown = "unknown: see the folder" if is_folder else f"unknown: see the page of {source} on the Hub"
     if not is_folder and str(source).startswith("nvidia/"):
         return NVIDIA_LICENCE
-    folder = _here(source)
+    folder = here(source)
     if folder is None:
         return unknown
     if licence := _about(folder).get("licence"):
@@ -210,7 +210,7 @@ def licence_of(source: str | Path) -> str:
 def references_of(source: str | Path) -> int:
     """How many references the weights were trained to look at: as its folder says where it is here, else 1 for
     difix_ref and its descendants and 0 for others."""
-    folder = _here(source)
+    folder = here(source)
     about, index = ({}, {}) if folder is None else (_about(folder), _model_index(folder))
     if "references" in about:
         return int(about["references"])
@@ -231,7 +231,7 @@ def fingerprint(folder: Path, changed_ns: int) -> str:
     return whole.hexdigest()
 
 
-def _here(source: str | Path) -> Path | None:
+def here(source: str | Path) -> Path | None:
     """The folder of a checkpoint (path or Hub id) on this machine; None where it is not here. Asks nobody."""
     from difix3d.fixers.difix.hub import is_hub_id, on_disk
 
