@@ -1,10 +1,14 @@
-"""A tiny export in Difix's format, made from the golden images."""
+"""A tiny export in Difix's format, made from the golden images, and settings of a short training on it."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from pathlib import Path
+
+from difix_goldens import Goldens
+
+from difix3d.stages.finetune import FinetuneConfig
 
 
 def tiny_export(shared: Path, folder: Path, *, references: bool = True) -> Path:
@@ -22,3 +26,20 @@ def tiny_export(shared: Path, folder: Path, *, references: bool = True) -> Path:
     rows = {"train": {"a": row(0), "b": row(1)}, "test": {"c": row(0)}}
     (folder / "difix.json").write_text(json.dumps(rows))
     return folder
+
+
+def config(goldens: Goldens, shared, tmp_path, **changes) -> FinetuneConfig:
+    if not (tmp_path / "export").exists():
+        tiny_export(shared, tmp_path / "export")
+    settings = {
+        "data": str(tmp_path / "export"),
+        "start": str(goldens.checkpoint("difix_ref")),
+        "out": str(tmp_path / "checkpoints" / "mine"),
+        "steps": 10,
+        "learning_rate": 2e-3,
+        "crop": 32,
+        "tracker": "none",
+        "lora_rank": 0,
+        "max_psnr_drop": 99.0,
+    }
+    return FinetuneConfig(**{**settings, **changes})
