@@ -31,9 +31,11 @@ from numpy.typing import NDArray
 from sparse_fits import photo_of, sparse_fit
 
 from difix3d import metrics
+from difix3d.fixers.base import Fixer
 from difix3d.fixers.lite.fixer import LiteFixer, run
 from difix3d.fixers.lite.planes import planes_of
 from difix3d.fixers.reproject import ReprojectFixer
+from difix3d.fixers.strength import shown
 from difix3d.formats.image import write_rgb
 from difix3d.perceptual_weights import find_weights, how_to_get
 from difix3d.scene import Scene
@@ -114,12 +116,23 @@ class Fixers:
     def names(self) -> list[str]:
         return ["raw", "reproject", CHOSEN, *(f"lite {count}" for count in self.counts)]
 
-    def fix(self, frame: Frame, chosen: list[Reference], ranked: list[Reference]) -> dict[str, Picture]:
+    def fix(
+        self, session: FixSession, frame: Frame, chosen: list[Reference], ranked: list[Reference]
+    ) -> dict[str, Picture]:
+        """As the app shows them: at the strength that the scene's other kept-out photos say."""
         assert self._lite.network is not None
         best = run(self._lite.network, *planes_of(frame, chosen))[0]
         own, photos = planes_of(frame, ranked)  # once: photos are aligned one by one, whatever their number
         lite = (run(self._lite.network, own, photos[:count])[0] for count in self.counts)
-        return dict(zip(self.names, (frame.rgb, self._reproject.fix(frame, chosen), best, *lite)))
+
+        def strength(fixer: Fixer) -> float:
+            session.fixer = fixer
+            return session.strength(frame)
+
+        of_lite, of_reproject = strength(self._lite), strength(self._reproject)
+        reprojected = shown(frame.rgb, self._reproject.fix(frame, chosen), of_reproject)
+        lite_shown = (shown(frame.rgb, one, of_lite) for one in (best, *lite))
+        return dict(zip(self.names, (frame.rgb, reprojected, *lite_shown)))
 
 
 def judge(
@@ -147,7 +160,7 @@ def judge(
         first = [session.reference(one.name, photo.camera) for one in ranked[: max(fixers.counts, default=0)]]
         depth = float(np.median(frame.depth[frame.depth > 0])) if (frame.depth > 0).any() else 1.0
         distance = min(one.distance / depth + np.radians(one.angle_deg) for one in ranked)
-        fixed = fixers.fix(frame, chosen, first)
+        fixed = fixers.fix(session, frame, chosen, first)
         scores = {name: score(picture, photo.rgb) for name, picture in fixed.items()}
         judged.append(Scored(source.name, protocol, dense, photo.name, round(float(distance), 4), scores))
         if sheets is not None:

@@ -69,7 +69,8 @@ class Fixer(Protocol):
 
 @runtime_checkable
 class Trusting(Protocol):
-    """A Fixer that says where its fix is to be trusted."""
+    """A Fixer that mixes photos with the render, and says where its fix is to be trusted. How much of it a scene shows
+    is measured there (fixers/strength.py)."""
 
     def fix_with_trust(
         self, frame: Frame, references: Sequence[Reference]

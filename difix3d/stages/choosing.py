@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from difix3d.errors import FixerError
 from difix3d.fixers.coverage import coverage, covered_share
 from difix3d.fixers.stepwise import CarriedPhotos, Stepwise, SupersededError
+from difix3d.fixers.strength import shown
 from difix3d.kept import Kept
 from difix3d.stages.fixing import FixSession
 from difix3d.types import Camera, Frame
@@ -108,6 +109,7 @@ class Chooser:
             key = self._key(trajectory, index, side_px)
             wanted = [((*key, name), partial(self.session.reference, name, frame.camera)) for name in names]
             rgb, trust = self._carried.fix(fixer, frame, wanted, stale)
+            rgb = shown(frame.rgb, rgb, self.session.strength(frame))
             seconds = time.monotonic() - began
             if seconds > _PATIENCE_S:
                 self._slow_at = (trajectory, index, min(self._slow_at[2] + 1, len(PREVIEW_SIZES_PX) - 1))

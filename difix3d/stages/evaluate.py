@@ -46,6 +46,7 @@ class _Judged:
     """One held-out photo: its scores before and after, and a small picture of photo, render and fix."""
 
     name: str
+    strength: float
     raw: dict[str, float | None]
     fixed: dict[str, float | None]
     row: NDArray[np.uint8] = field(repr=False)
@@ -59,14 +60,16 @@ class _Judged:
 def evaluate(scene: Scene, config: EvaluateConfig) -> Generator[Event, None, dict[str, Any]]:
     """Render the cameras of the held-out photos, fix the renders with training photos, compare both with the photos.
 
-    Figures: {"raw": {psnr, ssim, lpips, lpips_alex}, "fixed": {...}, "views": n, "fixer", "long_side_px"}, means over
-    the photos; a LPIPS whose weights are not here is None, and said. SceneError where no photo was kept out.
+    Figures: {"raw": {psnr, ssim, lpips, lpips_alex}, "fixed": {...}, "views": n, "fixer", "strength" (how much of a fix
+    is shown), "long_side_px"}, means over the photos; a LPIPS whose weights are not here is None, and said. SceneError
+    where no photo was kept out.
     """
     name = config.fixer or DEFAULT_FIXER
     yield Progress("evaluate", f"Loading the fixer {name}")
     views = _heldout(scene)
     session = FixSession(scene, name)
     yield from session.fixer.fetch("evaluate")
+    yield from session.measure("evaluate")
     known = _known_views(session, views)
     if seen := trained_frames([name], scene.id, dict(enumerate(views))):
         yield Warned(
@@ -100,6 +103,7 @@ def evaluate(scene: Scene, config: EvaluateConfig) -> Generator[Event, None, dic
         "fixed": fixed,
         "views": len(judged),
         "fixer": session.fixer.name,
+        "strength": round(float(np.mean([one.strength for one in judged])), 2),
         "long_side_px": long_side_px,
     }
 
@@ -142,7 +146,7 @@ def _judge(session: FixSession, view: View, index: int, long_side_px: int, seed:
     frame = session.render(HELDOUT, index, camera)
     fixed, _ = session.fix(frame, None, seed)
     row = np.hstack([_small(picture) for picture in (photo, frame.rgb, fixed)])
-    return _Judged(view.name, _scores(frame.rgb, photo), _scores(fixed, photo), row)
+    return _Judged(view.name, session.strength(frame), _scores(frame.rgb, photo), _scores(fixed, photo), row)
 
 
 def _scores(picture: NDArray[np.uint8], photo: NDArray[np.uint8]) -> dict[str, float | None]:

@@ -95,6 +95,7 @@ def fix(scene: Scene, config: FixConfig) -> Generator[Event, None, dict[str, Any
     yield Progress("fix", f"Loading the fixer {config.fixer or DEFAULT_FIXER}")
     session = FixSession(scene, config.fixer or DEFAULT_FIXER)
     yield from session.fixer.fetch("fix")
+    yield from session.measure("fix")
     trajectory = session.trajectory(config.trajectory)
     names = None if config.names is None else session.checked(config.names)
     count = _rendered(scene, trajectory)
@@ -124,7 +125,10 @@ def fix(scene: Scene, config: FixConfig) -> Generator[Event, None, dict[str, Any
             if trust is not None:
                 write_trust(picture, trust)
             target, sha256 = folder / picture.name, hash_file(picture)
-            candidates.append(candidate_of(scene, frame, target, sha256, session.fixer, references, config.seed))
+            strength = session.strength(frame)
+            candidates.append(
+                candidate_of(scene, frame, target, sha256, session.fixer, references, config.seed, strength)
+            )
             used.update(references)
             both = np.hstack([_centred(frame.rgb, width, height), _centred(rgb, width, height)])
             write(both)

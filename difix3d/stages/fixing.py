@@ -9,7 +9,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -20,9 +20,11 @@ from PIL import Image
 
 from difix3d.atomic import replacing_folder, write_json
 from difix3d.errors import ConfigError, SceneError
+from difix3d.events import Event
 from difix3d.fixers import checkpoint_of, load_fixer, pace
 from difix3d.fixers.base import Fixer, Trusting
 from difix3d.fixers.sound import no_depth
+from difix3d.fixers.strength import Compared, shown, strength_of
 from difix3d.formats.camera_path import read_camera_path
 from difix3d.formats.colmap import read_reconstruction
 from difix3d.formats.frames import read_frame
@@ -31,6 +33,8 @@ from difix3d.formats.ply import read_splats
 from difix3d.kept import Kept
 from difix3d.references import RankedReference, choose_references, rank_references
 from difix3d.scene import Scene, folder_name, hash_file
+from difix3d.stages.strengths import measured
+from difix3d.trajectories import HELDOUT
 from difix3d.types import Camera, Candidate, Frame, Reconstruction, Reference, Splats, Trajectory, View
 
 CANDIDATES = "candidates.json"
@@ -53,6 +57,7 @@ class FixSession:
         self._splats: Splats | None = None
         self._reconstruction: Reconstruction | None = None
         self._references: Kept[Reference] = Kept(_KEPT_REFERENCES)
+        self._compared: dict[str, tuple[Compared, ...]] = {}
 
     # What there is
 
@@ -153,6 +158,33 @@ class FixSession:
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None, tuple[str, ...]]:
         """As `fix`, with the trust [H, W] between both; None where the fixer does not say."""
         with self._lock:
+            fixed, trust, names = self.fix_fully(frame, references, seed)
+            return shown(frame.rgb, fixed, self.strength(frame)), trust, names
+
+    def strength(self, frame: Frame) -> float:
+        """How much of a fix of `frame` is shown (fixers/strength.py), measured at first need; 1 for a fixer that does
+        not mix. At a kept-out photo's own camera the others say."""
+        with self._lock:
+            for _ in self.measure():
+                pass
+            own = self.scene.split()["heldout"][frame.index :][:1] if frame.trajectory == HELDOUT else []
+            return strength_of(one for one in self._compared[self._fixer_key()] if one.photo not in own)
+
+    def measure(self, stage: str = "fix") -> Generator[Event, None, None]:
+        """What `strength` needs, telling how far it is on behalf of `stage`."""
+        key = self._fixer_key()
+        if key not in self._compared:
+            mixes = isinstance(self.fixer, Trusting)
+            self._compared[key] = (yield from measured(self, stage)) if mixes else ()
+
+    def _fixer_key(self) -> str:
+        return json.dumps([self.fixer.name, self.fixer.settings], sort_keys=True, default=str)
+
+    def fix_fully(
+        self, frame: Frame, references: Sequence[str] | None = None, seed: int = 0
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None, tuple[str, ...]]:
+        """As `fix_with_trust`, at full strength."""
+        with self._lock:
             if references is None:
                 names = [one.name for one in self.chosen(frame)]
             else:
@@ -228,12 +260,21 @@ def fixer_label(fixer: str) -> str:
 
 
 def candidate_of(
-    scene: Scene, frame: Frame, path: Path, sha256: str, fixer: Fixer, references: Sequence[str], seed: int = 0
+    scene: Scene,
+    frame: Frame,
+    path: Path,
+    sha256: str,
+    fixer: Fixer,
+    references: Sequence[str],
+    seed: int = 0,
+    strength: float = 1.0,
 ) -> Candidate:
-    """The record of a fix that is (or will be) at `path` in the scene. Its extra names the render it was made from."""
+    """The record of a fix that is (or will be) at `path` in the scene. Its extra names the render it was made from, and
+    a strength that is not 1."""
     settings = dict(fixer.settings)
     extra = {
         **settings,
+        **({"strength": strength} if strength < 1 else {}),
         "licence": fixer.licence,
         "render_sha256": hash_file(scene.renders_dir(frame.trajectory) / f"{frame.index:05d}.png"),
     }
@@ -261,14 +302,17 @@ def store_candidate(
     *,
     seed: int = 0,
     trust: NDArray[np.float32] | None = None,
+    strength: float = 1.0,
 ) -> Candidate:
     """Keep an interactive fix of a rendered frame as a further candidate, in a folder of its own, its trust beside it.
 
     The folder's name is made of everything that decides the pixels (frame, render, fixer, its settings, references,
-    seed), so asking for the same again returns the same candidate, and two people asking at once harm nothing.
+    seed, strength), so asking for the same again returns the same candidate; two people asking at once harm nothing.
     """
     render_sha256 = hash_file(scene.renders_dir(frame.trajectory) / f"{frame.index:05d}.png")
     asked = [frame.index, render_sha256, fixer.name, fixer.settings, list(references), seed]
+    if strength < 1:
+        asked.append(strength)
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:10]
     folder = scene.fixed_dir(frame.trajectory, f"{folder_name(Path(fixer.name).name)[:_LONGEST_LABEL]}-{digest}")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -283,7 +327,7 @@ def store_candidate(
             if trust is not None:
                 write_trust(temporary / name, trust)
             sha256 = hash_file(temporary / name)
-            candidate = candidate_of(scene, frame, folder / name, sha256, fixer, references, seed)
+            candidate = candidate_of(scene, frame, folder / name, sha256, fixer, references, seed, strength)
             write_json(temporary / CANDIDATES, [asdict(candidate)])
         return candidate
 

@@ -225,7 +225,8 @@ def _fixer(shared: Shared) -> Any:
             render = scene.renders_dir(trajectory) / f"{frame.index:05d}.png"
             shown = unkept(session.fixer.name, rgb, trust, used, theirs=False)
             return gr.skip(), gr.skip(), {"before": shared.studio.media.url(render), **shown, "shown": time.time_ns()}
-        candidate = store_candidate(scene, frame, rgb, session.fixer, used, trust=trust)
+        strength = session.strength(frame)
+        candidate = store_candidate(scene, frame, rgb, session.fixer, used, trust=trust, strength=strength)
         *boxes, comparison = _sides(shared, scene, trajectory, int(index), candidate.image_path)
         # Told apart from the same comparison before: a preview may have been shown since.
         return (*boxes, comparison and {**comparison, "shown": time.time_ns()})
@@ -249,11 +250,13 @@ def candidates_at(scene: Scene, trajectory: str, index: int) -> list[Candidate]:
 
 
 def describe(scene: Scene, candidate: Candidate) -> str:
-    """A candidate in a few words: its fixer and which photos it used."""
+    """A candidate in a few words: its fixer, which photos it used, how much of it is shown where not all is."""
     if candidate.fixer == RENDER:
         return "render, as it is"
     names = [Path(name).stem.lstrip("0") or "0" for name in candidate.references]
-    return f"{candidate.fixer}, photos {', '.join(names)}" if names else f"{candidate.fixer}, no photos"
+    words = f"{candidate.fixer}, photos {', '.join(names)}" if names else f"{candidate.fixer}, no photos"
+    strength = candidate.extra.get("strength", 1.0)
+    return f"{words}, at {100 * strength:.0f} %" if strength < 1 else words
 
 
 def thumbnail_of(scene: Scene, name: str) -> Path:
