@@ -1,6 +1,6 @@
 """Seconds from photos to cameras, ours against COLMAP's defaults on the same photos, one after the other.
 
-    python benchmarks/sfm.py [--scenes NAME ...] [--photos N] [--fit STEPS] [--out FILE] [--json]
+    python benchmarks/sfm.py [--scenes NAME ...] [--photos N] [--fit STEPS [--fits N]] [--out FILE] [--json]
 
 COLMAP's defaults: every option of pycolmap's extract_features, match_exhaustive and incremental_mapping as it comes
 (8,192 SIFT features from the doubled picture, all pairs), given the same photos, lenses and EXIF focal lengths as ours.
@@ -8,7 +8,9 @@ Seconds end when the cameras are found; straightening the photos is in neither. 
 seconds, of all threads together, hardly depend on what else the machine does.
 
 --fit also fits splats to both, for the same number of steps (so that a busy machine decides nothing) and with every
-eighth photo kept out, and compares their PSNR. --out keeps one JSON line per scene; scenes in it are not run again.
+eighth photo kept out, and compares their PSNR: of N fits that differ in their seed alone, the mean and their standard
+deviation, which says what a difference is worth (on captures with a white background fits differ by more than most
+cameras do). --out keeps one JSON line per scene; scenes in it are not run again.
 Prints a table; with --json the last line is one JSON object. Measure on an idle machine.
 """
 
@@ -130,8 +132,8 @@ def defaults(photos: PhotoSet, workspace: Path) -> Found:
     return found
 
 
-def heldout_psnr(workspace: Path, names: set[str], steps: int) -> float:
-    """Mean PSNR in dB of a fit to `names` of the model in `workspace`, on those of them that were kept out."""
+def heldout_psnr(workspace: Path, names: set[str], steps: int, fits: int) -> list[float]:
+    """Mean PSNR in dB of each of `fits` fits to `names` of the model in `workspace`, on those that were kept out."""
     images_dir, straight = workspace / "undistorted", workspace / "straight"
     similarity = normalising_similarity(read_reconstruction(workspace / "sparse", images_dir))
     transform_model(workspace / "sparse", straight, similarity)
@@ -139,11 +141,15 @@ def heldout_psnr(workspace: Path, names: set[str], steps: int) -> float:
     preset = PRESETS["quick"]
     photos = {view.name: photo_of(view, preset.long_side_px) for view in reconstruction.views if view.name in names}
     train, heldout = ([photos[name] for name in part] for part in split_names(sorted(names), 8, 1))
-    settings = TrainSettings(seconds=0, max_steps=steps, max_splats=preset.max_splats)
-    trainer = Trainer(settings, train, [], reconstruction.points, reconstruction.colors)
-    for _ in trainer.run():
-        pass
-    return float(np.mean([psnr(trainer.render(photo.camera), photo.rgb / np.float32(255)) for photo in heldout]))
+    found = []
+    for seed in range(fits):
+        settings = TrainSettings(seconds=0, max_steps=steps, max_splats=preset.max_splats, seed=seed)
+        trainer = Trainer(settings, train, [], reconstruction.points, reconstruction.colors)
+        for _ in trainer.run():
+            pass
+        scores = [psnr(trainer.render(photo.camera), photo.rgb / np.float32(255)) for photo in heldout]
+        found.append(float(np.mean(scores)))
+    return found
 
 
 def registered_names(workspace: Path) -> set[str]:
@@ -151,7 +157,7 @@ def registered_names(workspace: Path) -> set[str]:
     return {view.name for view in read_reconstruction(sparse).views} if sparse.is_dir() else set()
 
 
-def compare(name: str, most: int, steps: int) -> dict[str, Any]:
+def compare(name: str, most: int, steps: int, fits: int) -> dict[str, Any]:
     """One row: what both ways made of one capture."""
     photos = capture(name, most)
     scratch = Path(tempfile.mkdtemp(prefix="difix3d-sfm-"))
@@ -165,7 +171,10 @@ def compare(name: str, most: int, steps: int) -> dict[str, Any]:
         both = registered_names(scratch / "ours") & registered_names(scratch / "defaults")
         if steps and len(both) >= 8:
             for label in ("ours", "defaults"):
-                row[label]["psnr"] = round(heldout_psnr(scratch / label, both, steps), 2)
+                found = heldout_psnr(scratch / label, both, steps, fits)
+                row[label]["psnr"] = round(float(np.mean(found)), 2)
+                if fits > 1:
+                    row[label]["psnr_deviation"] = round(float(np.std(found, ddof=1)), 2)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return row
@@ -180,7 +189,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     ]
     for row in rows:
         a, b = row["ours"], row["defaults"]
-        fit = f"{a['psnr']} / {b['psnr']}" if "psnr" in a else ""
+        fit = f"{_with_deviation(a)} / {_with_deviation(b)}" if "psnr" in a else ""
         phases = ", ".join(f"{phase} {seconds}" for phase, seconds in a["phases"].items())
         lines.append(
             f"| {row['scene']} ({row['photos']}) | {a['seconds']} / {b['seconds']} | {row['ratio']:.2f} "
@@ -194,11 +203,16 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def _with_deviation(one: dict[str, Any]) -> str:
+    return f"{one['psnr']}" + (f" ± {one['psnr_deviation']}" if "psnr_deviation" in one else "")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenes", nargs="*", help="such as dev/saharov; left out: all of dev and train")
     parser.add_argument("--photos", type=int, default=MOST_PHOTOS, help="at most the first so many (default 40)")
     parser.add_argument("--fit", type=int, default=0, metavar="STEPS", help="also fit both for so many steps")
+    parser.add_argument("--fits", type=int, default=1, metavar="N", help="so many fits to each, of other seeds")
     parser.add_argument("--out", type=Path, help="JSON lines to add to")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
@@ -213,7 +227,7 @@ def main() -> None:
         if name in done:
             continue
         print(f"{name} ...", file=sys.stderr, flush=True)
-        done[name] = compare(name, options.photos, options.fit)
+        done[name] = compare(name, options.photos, options.fit, options.fits)
         if options.out:
             with options.out.open("a") as out:
                 out.write(json.dumps(done[name]) + "\n")

@@ -102,7 +102,7 @@ def _walk(scene: Scene):
 def test_it_is_measured_once_and_anew_after_another_fit(scene: Scene) -> None:
     first = FixSession(scene, "reproject")
     assert len(list(first.measure())) == 3 and not list(first.measure())
-    path = scene.root / "strength" / "reproject.json"
+    path = scene.strength_path("reproject")
     kept = json.loads(path.read_text())
     assert [one["photo"] for one in kept["photos"]] == list(HELDOUT)
     assert not list(FixSession(scene, "reproject").measure())  # from the disk
@@ -116,7 +116,7 @@ def test_it_is_measured_once_and_anew_after_another_fit(scene: Scene) -> None:
 
 @pytest.mark.parametrize("broken", ["", "[]", '{"of": 1}', '{"of": "x", "photos": [{"photo": "a"}]}'])
 def test_figures_that_cannot_be_read_are_measured_anew(scene: Scene, broken: str) -> None:
-    path = scene.root / "strength" / "reproject.json"
+    path = scene.strength_path("reproject")
     path.parent.mkdir()
     path.write_text(broken)
     assert len(list(FixSession(scene, "reproject").measure())) == 3
@@ -130,7 +130,7 @@ def test_without_kept_out_photos_or_splats_fixes_are_shown_whole(scene: Scene) -
     scene.splats_path.unlink()
     session = FixSession(scene, "reproject")
     assert session.strength(session.frame("walk", 0)) == 1.0
-    assert not (scene.root / "strength").exists()
+    assert not scene.strength_path("reproject").parent.exists()
 
 
 def test_the_only_kept_out_photo_is_not_judged_by_itself(scene: Scene) -> None:

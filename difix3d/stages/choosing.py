@@ -105,18 +105,18 @@ class Chooser:
             side_px = PREVIEW_SIZES_PX[self._slow_at[2]]
             frame = self._frame(trajectory, index, side_px)
             self.session.fixer.load()
+            strength = self.session.strength(frame)  # measured at the first preview: that is not the fixer being slow
             began = time.monotonic()
             key = self._key(trajectory, index, side_px)
             wanted = [((*key, name), partial(self.session.reference, name, frame.camera)) for name in names]
             rgb, trust = self._carried.fix(fixer, frame, wanted, stale)
-            rgb = shown(frame.rgb, rgb, self.session.strength(frame))
             seconds = time.monotonic() - began
             if seconds > _PATIENCE_S:
                 self._slow_at = (trajectory, index, min(self._slow_at[2] + 1, len(PREVIEW_SIZES_PX) - 1))
         maps = [self._coverage(trajectory, index, name) for name in names]
         known = [covered for covered in maps if covered is not None]
         covered = covered_share(known) if len(known) == len(maps) else None
-        return Preview(rgb, trust, tuple(names), covered, seconds)
+        return Preview(shown(frame.rgb, rgb, strength), trust, tuple(names), covered, seconds)
 
     def _key(self, trajectory: str, index: int, long_side_px: int) -> tuple[str, int, int, int]:
         """Changes when the frame is rendered again."""

@@ -21,7 +21,7 @@ from difix3d.events import Event, Progress
 from difix3d.fixers.base import Fixer
 from difix3d.fixers.strength import Compared, compare
 from difix3d.formats.image import read_rgb
-from difix3d.scene import Scene, folder_name, hash_file
+from difix3d.scene import Scene, hash_file
 from difix3d.trajectories import HELDOUT
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def measured(session: FixSession, stage: str) -> Generator[Event, None, tuple[Co
     reconstruction, heldout = session.reconstruction(), scene.split()["heldout"]
     if reconstruction is None or not heldout or not scene.splats_path.is_file():
         return ()
-    of, path = _digest(scene, fixer), _path(scene, fixer)
+    of, path = _digest(scene, fixer), scene.strength_path(fixer.name)
     if (kept := _read(path, of)) is not None:
         return kept
     views = {view.name: view for view in reconstruction.views}
@@ -58,10 +58,6 @@ def measured(session: FixSession, stage: str) -> Generator[Event, None, tuple[Co
     with suppress(OSError):  # a disk that is full or read-only: measured again the next time
         write_json(path, {"of": of, "photos": [asdict(one) for one in found]})
     return tuple(found)
-
-
-def _path(scene: Scene, fixer: Fixer) -> Path:
-    return scene.root / "strength" / f"{folder_name(Path(fixer.name).name)}.json"
 
 
 def _digest(scene: Scene, fixer: Fixer) -> str:
