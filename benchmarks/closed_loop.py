@@ -182,7 +182,7 @@ def make_candidates(scene: Scene, parent: str, most: int) -> int:
         for fixer, names in ways:
             session.fixer = fixer
             fixed, used = session.fix(frame, names)
-            store_candidate(scene, frame, fixed, fixer, used)
+            store_candidate(scene, frame, fixed, fixer, used, strength=session.strengths.of(frame.camera))
     return len(frames)
 
 

@@ -127,7 +127,7 @@ class Fixers:
 
         def strength(fixer: Fixer) -> float:
             session.fixer = fixer
-            return session.strength(frame)
+            return session.strengths.of(frame.camera)
 
         of_lite, of_reproject = strength(self._lite), strength(self._reproject)
         reprojected = shown(frame.rgb, self._reproject.fix(frame, chosen), of_reproject)

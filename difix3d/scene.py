@@ -8,7 +8,7 @@ splats.ply, split.json     the fit, and which photos it saw ({"train": [...], "h
 trajectories/NAME.json     nerfstudio camera_path
 renders/NAME/              00000.png, 00000_alpha.png, 00000_depth.npy
 fixed/NAME/FIXER/          00000.png, candidates.json
-strength/FIXER.json        how its fixes compare with photos that the fit has not seen (stages/strengths.py)
+strength/FIXER-SIZE.json   how its fixes compare with photos that the fit has not seen (stages/strengths.py)
 gold/                      checks for raters whose answer is known, and gold.json (difix3d/ratings/gold.py)
 rated/SHA256.png           every picture that somebody voted on, as it was (difix3d/ratings/pictures.py)
 videos/                    NAME.webm, and NAME-FIXER.webm: the render on the left, its fix on the right
@@ -168,8 +168,8 @@ class Scene:
         """`fixer` is a folder-safe label: see `folder_name`."""
         return self.root / "fixed" / safe_name(trajectory) / safe_name(fixer)
 
-    def strength_path(self, fixer: str) -> Path:
-        return self.root / "strength" / f"{folder_name(Path(fixer).name)}.json"
+    def strength_path(self, fixer: str, long_side_px: int) -> Path:
+        return self.root / "strength" / f"{folder_name(Path(fixer).name)}-{long_side_px}.json"
 
     def video_path(self, name: str) -> Path:
         """`name`: a trajectory, or TRAJECTORY-FIXER: render and fix side by side. WebM (formats.video)."""

@@ -28,7 +28,7 @@ def rated_capture(scenes: Path, name: str, url: str, raters: int = 2, seed: int 
     for index in range(3):
         frame = session.frame(HELDOUT, index)
         fixed, used = session.fix(frame)
-        store_candidate(scene, frame, fixed, session.fixer, used)
+        store_candidate(scene, frame, fixed, session.fixer, used, strength=1.0)
     with RatingStore(url, scenes) as store:
         for (_, index), candidates in candidates_of(scene).items():
             raw, fix = candidates[0], candidates[-1]

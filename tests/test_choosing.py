@@ -210,7 +210,7 @@ def test_a_fixer_whose_weights_came_since_chooses_photos_itself(scene: Scene, ch
 def test_trust_is_kept_beside_a_fix_and_is_no_candidate(chooser: Chooser, scene: Scene) -> None:
     frame = chooser.session.frame("walk", 0)
     fixed, trust, used = chooser.session.fix_with_trust(frame, ["00001.png"])
-    candidate = store_candidate(scene, frame, fixed, chooser.session.fixer, used, trust=trust)
+    candidate = store_candidate(scene, frame, fixed, chooser.session.fixer, used, trust=trust, strength=1.0)
     kept = np.asarray(Image.open(trust_path(scene.inside(candidate.image_path))))
     assert np.abs(kept / 255.0 - trust).max() < 0.003
     assert np.array_equal(read_rgb(scene.inside(candidate.image_path)), fixed)

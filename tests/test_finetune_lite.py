@@ -157,7 +157,7 @@ def test_the_parents_own_output_teaches_nothing(tmp_path: Path) -> None:
     session = FixSession(scene, "lite")
     frame = session.frame("heldout", 0)
     fixed, used = session.fix(frame)
-    store_candidate(scene, frame, fixed, session.fixer, used)
+    store_candidate(scene, frame, fixed, session.fixer, used, strength=1.0)
     candidates = candidates_of(scene)["heldout", 0]
     raw, fix = candidates[0], next(one for one in candidates if one.fixer == "lite")
     a, b = canonical_pair(raw, fix)

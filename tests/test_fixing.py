@@ -128,16 +128,16 @@ def test_storing_the_same_again_returns_the_same(scene: Scene) -> None:
     session = FixSession(scene, Recorder())
     frame = session.frame("walk", 1)
     rgb, used = session.fix(frame)
-    first = store_candidate(scene, frame, rgb, session.fixer, used)
-    assert store_candidate(scene, frame, rgb, session.fixer, used) == first
+    first = store_candidate(scene, frame, rgb, session.fixer, used, strength=1.0)
+    assert store_candidate(scene, frame, rgb, session.fixer, used, strength=1.0) == first
     path = scene.inside(first.image_path)
     assert hash_file(path) == first.sha256 and np.array_equal(read_rgb(path), rgb)
     assert (first.timestep, first.frame_index, first.fixer, first.references) == (7, 1, "recorder", used)
     assert first.extra["strength"] == 0.5 and first.extra["licence"] == "CC0-1.0"
     others = {
-        store_candidate(scene, frame, rgb, session.fixer, used[:1]).image_path,
-        store_candidate(scene, frame, rgb, session.fixer, used, seed=1).image_path,
-        store_candidate(scene, session.frame("walk", 0), rgb, session.fixer, used).image_path,
+        store_candidate(scene, frame, rgb, session.fixer, used[:1], strength=1.0).image_path,
+        store_candidate(scene, frame, rgb, session.fixer, used, seed=1, strength=1.0).image_path,
+        store_candidate(scene, session.frame("walk", 0), rgb, session.fixer, used, strength=1.0).image_path,
     }
     assert len(others | {first.image_path}) == 4
     listed = candidates_of(scene)["walk", 1]
@@ -151,7 +151,7 @@ def test_two_people_storing_at_once_lose_nothing(scene: Scene) -> None:
 
     def one(number: int):
         rgb, used = session.fix(frame, [f"{1 + number % 3:05d}.png"])
-        return store_candidate(scene, frame, rgb, session.fixer, used)
+        return store_candidate(scene, frame, rgb, session.fixer, used, strength=1.0)
 
     with ThreadPoolExecutor(6) as pool:
         stored = list(pool.map(one, range(12)))
@@ -162,7 +162,7 @@ def test_two_people_storing_at_once_lose_nothing(scene: Scene) -> None:
 def test_a_fix_of_a_render_that_changed_is_no_candidate_of_the_new_one(scene: Scene) -> None:
     session = FixSession(scene, Recorder())
     frame = session.frame("walk", 0)
-    store_candidate(scene, frame, frame.rgb, session.fixer, [])
+    store_candidate(scene, frame, frame.rgb, session.fixer, [], strength=1.0)
     assert len(candidates_of(scene)["walk", 0]) == 2
     (scene.renders_dir("walk") / "00000.png").write_bytes((scene.renders_dir("walk") / "00001.png").read_bytes())
     assert len(candidates_of(scene)["walk", 0]) == 1

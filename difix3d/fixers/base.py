@@ -70,12 +70,13 @@ class Fixer(Protocol):
 @runtime_checkable
 class Trusting(Protocol):
     """A Fixer that mixes photos with the render, and says where its fix is to be trusted. How much of it a scene shows
-    is measured there (fixers/strength.py)."""
+    is measured there (stages/strengths.py)."""
 
     def fix_with_trust(
         self, frame: Frame, references: Sequence[Reference]
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """(as fix; [H, W] float32 in [0, 1]: 0 where the render stayed, 1 where the fix replaced it)."""
+        """(as fix; [H, W] float32 in [0, 1]: 0 where the render stayed, 1 where the fix replaced it, whatever a scene
+        shows of it then)."""
         ...
 
 

@@ -27,6 +27,9 @@ keep it (benchmarks/RESULTS.md)."""
 _LEAST = 0.25
 """Where fixes only harm, so much is shown still: people have something to judge, and a few photos may be wrong."""
 
+_INVISIBLE = 0.25
+"""An error of half a step of 255, squared, is none: a blank wall rendered exactly must not outweigh all others."""
+
 
 @dataclass(frozen=True)
 class Compared:
@@ -49,9 +52,11 @@ def compare(name: str, photo: Picture, render: Picture, fixed: Picture) -> Compa
 
 def strength_of(compared: Iterable[Compared]) -> float:
     """In [_LEAST, 1], in hundredths; 1 where nothing was compared or nothing changed."""
-    known = [one for one in compared if one.before > 0]
-    along = sum(one.along / one.before for one in known)
-    change = sum(one.change / one.before for one in known)
+    along = change = 0.0
+    for one in compared:
+        weight = 1 / max(one.before, _INVISIBLE)
+        along += weight * one.along
+        change += weight * one.change
     if change <= 0:
         return 1.0
     return round(min(1.0, max(_LEAST, _UP_TO * 2 * along / change)), 2)

@@ -1,4 +1,8 @@
-"""What is compared across frames: not single pictures but ways of making them."""
+"""What is compared across frames: not single pictures but ways of making them.
+
+How much of a fix a scene shows (extra["shown"], stages/strengths.py) is no way of its own: it follows from scene and
+fixer.
+"""
 
 from __future__ import annotations
 

@@ -175,7 +175,8 @@ def _matches(scene: Scene, frames: list[int], new: Fixer, old: Fixer) -> Iterato
         for side, each, fixer in (("new", session, new), ("old", others, old)):
             each.fixer = fixer
             fixed, used = each.fix(frame if each is session else each.frame(HELDOUT, index))
-            made[side] = store_candidate(scene, frame, fixed, fixer, used, strength=each.strength(frame)).sha256
+            strength = each.strengths.of(frame.camera)
+            made[side] = store_candidate(scene, frame, fixed, fixer, used, strength=strength).sha256
         match = None
         if made["new"] != made["old"]:
             here = {(HELDOUT, index): candidates_of(scene)[HELDOUT, index]}

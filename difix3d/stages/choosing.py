@@ -46,13 +46,15 @@ class OfferedPhoto:
 @dataclass(frozen=True)
 class Preview:
     """rgb: [H, W, 3] uint8, at most PREVIEW_SIZES_PX[0] a side; trust: [H, W] in [0, 1], None where the fixer does not
-    say. covered: share of the frame that the references cover together; None where it has no depth."""
+    say. covered: share of the frame that the references cover together; None where it has no depth. strength: how much
+    of the fix is shown."""
 
     rgb: NDArray[np.uint8]
     trust: Map | None
     references: tuple[str, ...]
     covered: float | None
     seconds: float
+    strength: float
 
 
 class Chooser:
@@ -105,7 +107,6 @@ class Chooser:
             side_px = PREVIEW_SIZES_PX[self._slow_at[2]]
             frame = self._frame(trajectory, index, side_px)
             self.session.fixer.load()
-            strength = self.session.strength(frame)  # measured at the first preview: that is not the fixer being slow
             began = time.monotonic()
             key = self._key(trajectory, index, side_px)
             wanted = [((*key, name), partial(self.session.reference, name, frame.camera)) for name in names]
@@ -116,7 +117,9 @@ class Chooser:
         maps = [self._coverage(trajectory, index, name) for name in names]
         known = [covered for covered in maps if covered is not None]
         covered = covered_share(known) if len(known) == len(maps) else None
-        return Preview(shown(frame.rgb, rgb, strength), trust, tuple(names), covered, seconds)
+        # As it will be shown at the frame's own size. Measuring takes seconds, in which nobody would get a preview.
+        strength = self.session.strengths.of(self.session.trajectory(trajectory).cameras[index], measure=False)
+        return Preview(shown(frame.rgb, rgb, strength), trust, tuple(names), covered, seconds, strength)
 
     def _key(self, trajectory: str, index: int, long_side_px: int) -> tuple[str, int, int, int]:
         """Changes when the frame is rendered again."""

@@ -69,7 +69,6 @@ def evaluate(scene: Scene, config: EvaluateConfig) -> Generator[Event, None, dic
     views = _heldout(scene)
     session = FixSession(scene, name)
     yield from session.fixer.fetch("evaluate")
-    yield from session.measure("evaluate")
     known = _known_views(session, views)
     if seen := trained_frames([name], scene.id, dict(enumerate(views))):
         yield Warned(
@@ -78,6 +77,7 @@ def evaluate(scene: Scene, config: EvaluateConfig) -> Generator[Event, None, dic
             "of others.",
         )
     long_side_px = config.long_side_px or fitted_long_side_px(scene)
+    yield from session.strengths.measure(long_side_px, "evaluate")
     judged: list[_Judged] = []
     started = time.monotonic()
     for index, view in enumerate(known):
@@ -146,7 +146,7 @@ def _judge(session: FixSession, view: View, index: int, long_side_px: int, seed:
     frame = session.render(HELDOUT, index, camera)
     fixed, _ = session.fix(frame, None, seed)
     row = np.hstack([_small(picture) for picture in (photo, frame.rgb, fixed)])
-    return _Judged(view.name, session.strength(frame), _scores(frame.rgb, photo), _scores(fixed, photo), row)
+    return _Judged(view.name, session.strengths.of(camera), _scores(frame.rgb, photo), _scores(fixed, photo), row)
 
 
 def _scores(picture: NDArray[np.uint8], photo: NDArray[np.uint8]) -> dict[str, float | None]:

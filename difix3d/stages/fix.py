@@ -95,7 +95,6 @@ def fix(scene: Scene, config: FixConfig) -> Generator[Event, None, dict[str, Any
     yield Progress("fix", f"Loading the fixer {config.fixer or DEFAULT_FIXER}")
     session = FixSession(scene, config.fixer or DEFAULT_FIXER)
     yield from session.fixer.fetch("fix")
-    yield from session.measure("fix")
     trajectory = session.trajectory(config.trajectory)
     names = None if config.names is None else session.checked(config.names)
     count = _rendered(scene, trajectory)
@@ -106,6 +105,7 @@ def fix(scene: Scene, config: FixConfig) -> Generator[Event, None, dict[str, Any
     folder, video = scene.fixed_dir(name, label), scene.video_path(_key(config))
     width = max(camera.width for camera in trajectory.cameras)
     height = max(camera.height for camera in trajectory.cameras)
+    yield from session.strengths.measure(max(width, height))
     candidates: list[Candidate] = []
     used: set[str] = set()
     fixing_s, shown = 0.0, 0.0
@@ -125,10 +125,9 @@ def fix(scene: Scene, config: FixConfig) -> Generator[Event, None, dict[str, Any
             if trust is not None:
                 write_trust(picture, trust)
             target, sha256 = folder / picture.name, hash_file(picture)
-            strength = session.strength(frame)
-            candidates.append(
-                candidate_of(scene, frame, target, sha256, session.fixer, references, config.seed, strength)
-            )
+            by = session.fixer, references, config.seed
+            strength = session.strengths.of(frame.camera)
+            candidates.append(candidate_of(scene, frame, target, sha256, *by, strength=strength))
             used.update(references)
             both = np.hstack([_centred(frame.rgb, width, height), _centred(rgb, width, height)])
             write(both)

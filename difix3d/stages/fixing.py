@@ -9,7 +9,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -20,11 +20,10 @@ from PIL import Image
 
 from difix3d.atomic import replacing_folder, write_json
 from difix3d.errors import ConfigError, SceneError
-from difix3d.events import Event
 from difix3d.fixers import checkpoint_of, load_fixer, pace
 from difix3d.fixers.base import Fixer, Trusting
 from difix3d.fixers.sound import no_depth
-from difix3d.fixers.strength import Compared, shown, strength_of
+from difix3d.fixers.strength import shown
 from difix3d.formats.camera_path import read_camera_path
 from difix3d.formats.colmap import read_reconstruction
 from difix3d.formats.frames import read_frame
@@ -33,8 +32,7 @@ from difix3d.formats.ply import read_splats
 from difix3d.kept import Kept
 from difix3d.references import RankedReference, choose_references, rank_references
 from difix3d.scene import Scene, folder_name, hash_file
-from difix3d.stages.strengths import measured
-from difix3d.trajectories import HELDOUT
+from difix3d.stages.strengths import Strengths
 from difix3d.types import Camera, Candidate, Frame, Reconstruction, Reference, Splats, Trajectory, View
 
 CANDIDATES = "candidates.json"
@@ -57,7 +55,7 @@ class FixSession:
         self._splats: Splats | None = None
         self._reconstruction: Reconstruction | None = None
         self._references: Kept[Reference] = Kept(_KEPT_REFERENCES)
-        self._compared: dict[str, tuple[Compared, ...]] = {}
+        self.strengths = Strengths(self)
 
     # What there is
 
@@ -159,26 +157,7 @@ class FixSession:
         """As `fix`, with the trust [H, W] between both; None where the fixer does not say."""
         with self._lock:
             fixed, trust, names = self.fix_fully(frame, references, seed)
-            return shown(frame.rgb, fixed, self.strength(frame)), trust, names
-
-    def strength(self, frame: Frame) -> float:
-        """How much of a fix of `frame` is shown (fixers/strength.py), measured at first need; 1 for a fixer that does
-        not mix. At a kept-out photo's own camera the others say."""
-        with self._lock:
-            for _ in self.measure():
-                pass
-            own = self.scene.split()["heldout"][frame.index :][:1] if frame.trajectory == HELDOUT else []
-            return strength_of(one for one in self._compared[self._fixer_key()] if one.photo not in own)
-
-    def measure(self, stage: str = "fix") -> Generator[Event, None, None]:
-        """What `strength` needs, telling how far it is on behalf of `stage`."""
-        key = self._fixer_key()
-        if key not in self._compared:
-            mixes = isinstance(self.fixer, Trusting)
-            self._compared[key] = (yield from measured(self, stage)) if mixes else ()
-
-    def _fixer_key(self) -> str:
-        return json.dumps([self.fixer.name, self.fixer.settings], sort_keys=True, default=str)
+            return shown(frame.rgb, fixed, self.strengths.of(frame.camera)), trust, names
 
     def fix_fully(
         self, frame: Frame, references: Sequence[str] | None = None, seed: int = 0
@@ -267,14 +246,15 @@ def candidate_of(
     fixer: Fixer,
     references: Sequence[str],
     seed: int = 0,
-    strength: float = 1.0,
+    *,
+    strength: float,
 ) -> Candidate:
     """The record of a fix that is (or will be) at `path` in the scene. Its extra names the render it was made from, and
-    a strength that is not 1."""
+    how much of the fix is shown (strengths.Strengths) where that is not all."""
     settings = dict(fixer.settings)
     extra = {
         **settings,
-        **({"strength": strength} if strength < 1 else {}),
+        **({"shown": strength} if strength < 1 else {}),
         "licence": fixer.licence,
         "render_sha256": hash_file(scene.renders_dir(frame.trajectory) / f"{frame.index:05d}.png"),
     }
@@ -300,9 +280,9 @@ def store_candidate(
     fixer: Fixer,
     references: Sequence[str],
     *,
+    strength: float,
     seed: int = 0,
     trust: NDArray[np.float32] | None = None,
-    strength: float = 1.0,
 ) -> Candidate:
     """Keep an interactive fix of a rendered frame as a further candidate, in a folder of its own, its trust beside it.
 
@@ -327,7 +307,7 @@ def store_candidate(
             if trust is not None:
                 write_trust(temporary / name, trust)
             sha256 = hash_file(temporary / name)
-            candidate = candidate_of(scene, frame, folder / name, sha256, fixer, references, seed, strength)
+            candidate = candidate_of(scene, frame, folder / name, sha256, fixer, references, seed, strength=strength)
             write_json(temporary / CANDIDATES, [asdict(candidate)])
         return candidate
 

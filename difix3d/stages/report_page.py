@@ -102,7 +102,8 @@ def _facts(scene: Scene, photos: Sequence[ScoredPhoto]) -> str:
         rows.append(("splats", f"{fitted['splats']:,}", f"{fitted['steps']:,} steps in {fitted['seconds']:.0f} s"))
     if judged := _figures(scene, "evaluate"):
         raw, fixed = judged["raw"], judged["fixed"]
-        better = f"{raw['psnr']:.1f} dB before, {judged['fixer']}"
+        strength = judged.get("strength", 1.0)
+        better = f"{raw['psnr']:.1f} dB before, {judged['fixer']}" + (f" at {strength:.0%}" if strength < 1 else "")
         rows.append(("kept-out photos, fixed", f"{fixed['psnr']:.1f} dB", better))
     cells = "".join(
         f"<div><dt>{escape(what)}</dt><dd>{escape(value)}<small>{escape(note)}</small></dd></div>"

@@ -1,7 +1,9 @@
-"""Measure on a scene how much of a fixer's fixes to show (fixers/strength.py), and keep it beside the scene.
+"""How much of a fixer's fixes a scene shows (fixers/strength.py): measured there, and kept beside it.
 
-The photos that were kept out of the fit say so. Where one of them is itself what is fixed, the others do
-(FixSession.strength): no figure of a scene has learned from the photo that it was taken at.
+The photos that were kept out of the fit say so, at the size of the frames that are fixed: at twice the size that splats
+were fitted at, a render is soft, and more of the photos helps. At a camera that a kept-out photo was taken from the
+others say: no figure of a scene has learned from the photo that it was taken at. It is of this scene's own splats;
+renders from elsewhere, put beside them, are shown by it too.
 """
 
 from __future__ import annotations
@@ -17,59 +19,116 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from difix3d.atomic import write_json
+from difix3d.errors import Difix3DError
 from difix3d.events import Event, Progress
-from difix3d.fixers.base import Fixer
-from difix3d.fixers.strength import Compared, compare
+from difix3d.fixers.base import Trusting
+from difix3d.fixers.listing import trained_frames
+from difix3d.fixers.strength import Compared, compare, strength_of
 from difix3d.formats.image import read_rgb
-from difix3d.scene import Scene, hash_file
+from difix3d.scene import hash_file
 from difix3d.trajectories import HELDOUT
+from difix3d.types import Camera, View
 
 if TYPE_CHECKING:
     from difix3d.stages.fixing import FixSession
 
-_MOST_PHOTOS, _LONG_SIDE_PX = 6, 480
-"""Three seconds on two cores. More photos than that hardly change what they say together."""
+MEASURING = "Measuring on kept-out photos how much of a fix to show"
+_VERSION = 1
+"""To be raised when fixers come to fix otherwise with the same settings: what was measured before is of no use then."""
+_MOST_PHOTOS = 6
+"""3 s at 480 px on two cores, 8 s at 960. More photos than that hardly change what they say together."""
+_SAME_PLACE = 1e-6
+"""Scenes are of size 1 or so (geometry.normalising_similarity), and files keep doubles."""
 
 
-def measured(session: FixSession, stage: str) -> Generator[Event, None, tuple[Compared, ...]]:
-    """What the session's fixer does at a few kept-out photos, from the disk where it was measured before; none where
-    there are none, or no splats. Tells how far it is on behalf of `stage`."""
-    scene, fixer = session.scene, session.fixer
-    reconstruction, heldout = session.reconstruction(), scene.split()["heldout"]
-    if reconstruction is None or not heldout or not scene.splats_path.is_file():
-        return ()
-    of, path = _digest(scene, fixer), scene.strength_path(fixer.name)
-    if (kept := _read(path, of)) is not None:
-        return kept
-    views = {view.name: view for view in reconstruction.views}
-    known = [index for index, name in enumerate(heldout) if name in views]
-    places = np.linspace(0, len(known) - 1, min(_MOST_PHOTOS, len(known))).round()
-    found: list[Compared] = []
-    for number, place in enumerate(places):
-        yield Progress(stage, "Measuring on kept-out photos how much of a fix to show", number, len(places), "photos")
-        index = known[int(place)]
-        view = views[heldout[index]]
+class Strengths:
+    """Of a session's scene, for the fixer that it has at the moment."""
+
+    def __init__(self, session: FixSession):
+        self._session = session
+        self._known: dict[str, tuple[Compared, ...]] = {}
+        self._splats = ""
+
+    def of(self, camera: Camera, *, measure: bool = True) -> float:
+        """In (0, 1], of a frame at `camera`; 1 for a fixer that does not mix, and where nothing can be compared.
+        measure: at first need, which takes seconds; else what is not known yet is 1."""
+        side_px = max(camera.width, camera.height)
+        found = self._at_hand(side_px)
+        if found is None and measure:
+            for _ in self.measure(side_px):
+                pass
+            found = self._at_hand(side_px)
+        views = {view.name: view for view in self._views()} if found else {}
+
+        def is_here(name: str) -> bool:
+            view = views.get(name)
+            return view is not None and np.allclose(
+                view.camera.cam_from_world, camera.cam_from_world, rtol=0, atol=_SAME_PLACE
+            )
+
+        return strength_of(one for one in found or () if not is_here(one.photo))
+
+    def measure(self, long_side_px: int, stage: str = "fix") -> Generator[Event, None, None]:
+        """What `of` needs for frames of that size, telling how far it is on behalf of `stage`. Photos that cannot be
+        read or fixed have no say."""
+        if self._at_hand(long_side_px) is not None:
+            return
+        of, scene = self._digest(long_side_px), self._session.scene
+        photos = self._photos()
+        found: list[Compared] = []
+        for number, (index, view) in enumerate(photos):
+            yield Progress(stage, MEASURING, number, len(photos), "photos")
+            with suppress(Difix3DError, OSError):
+                found.append(self._compared(index, view, long_side_px))
+        self._known[of] = tuple(found)
+        if found and (scene.root / "scene.json").is_file():  # it may have been deleted meanwhile
+            with suppress(OSError):  # a disk that is full or read-only: measured again the next time
+                write_json(self._path(long_side_px), {"of": of, "photos": [asdict(one) for one in found]})
+
+    def _at_hand(self, long_side_px: int) -> tuple[Compared, ...] | None:
+        """None where it has to be measured."""
+        session = self._session
+        if not isinstance(session.fixer, Trusting) or not session.scene.splats_path.is_file():
+            return ()
+        of = self._digest(long_side_px)
+        if of not in self._known:
+            with suppress(OSError, ValueError, KeyError, TypeError):  # not there, or nothing that can be read
+                kept = json.loads(self._path(long_side_px).read_text())
+                if kept["of"] == of:
+                    self._known[of] = tuple(Compared(**one) for one in kept["photos"])
+        return self._known.get(of)
+
+    def _photos(self) -> list[tuple[int, View]]:
+        """(number among the kept-out photos, view) of those to compare at, evenly spread; without those that the fixer
+        was trained on, where others are left."""
+        from difix3d.fixers.lite.fixer import LiteFixer
+
+        session, views = self._session, {view.name: view for view in self._views()}
+        known = {index: name for index, name in enumerate(session.scene.split()["heldout"]) if name in views}
+        if isinstance(session.fixer, LiteFixer):
+            seen = trained_frames([str(session.fixer.weights.parent)], session.scene.id, known)
+            known = {index: name for index, name in known.items() if index not in seen} or known
+        order = list(known)
+        places = np.linspace(0, len(order) - 1, min(_MOST_PHOTOS, len(order))).round()
+        return [(order[int(place)], views[known[order[int(place)]]]) for place in places]
+
+    def _compared(self, index: int, view: View, long_side_px: int) -> Compared:
         assert view.image_path is not None, "read_reconstruction was given images_dir"
-        camera = view.camera.resized(min(_LONG_SIDE_PX, max(view.camera.width, view.camera.height)))
-        frame = session.render(HELDOUT, index, camera)
-        fixed = session.fix_fully(frame)[0]
+        camera = view.camera.resized(min(long_side_px, max(view.camera.width, view.camera.height)))
         photo = read_rgb(view.image_path, (camera.width, camera.height))
-        found.append(compare(view.name, photo, frame.rgb, fixed))
-    with suppress(OSError):  # a disk that is full or read-only: measured again the next time
-        write_json(path, {"of": of, "photos": [asdict(one) for one in found]})
-    return tuple(found)
+        frame = self._session.render(HELDOUT, index, camera)
+        return compare(view.name, photo, frame.rgb, self._session.fix_fully(frame)[0])
 
+    def _views(self) -> tuple[View, ...]:
+        reconstruction = self._session.reconstruction()
+        return () if reconstruction is None else tuple(reconstruction.views)
 
-def _digest(scene: Scene, fixer: Fixer) -> str:
-    """Of what decides the figures. Cameras are not in it: who makes them anew fits anew."""
-    asked = [fixer.name, fixer.settings, hash_file(scene.splats_path), scene.split(), _MOST_PHOTOS, _LONG_SIDE_PX]
-    return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    def _path(self, long_side_px: int) -> Path:
+        return self._session.scene.strength_path(self._session.fixer.name, long_side_px)
 
-
-def _read(path: Path, of: str) -> tuple[Compared, ...] | None:
-    """None where there is nothing, or of something else, or nothing that can be read."""
-    try:
-        kept = json.loads(path.read_text())
-        return tuple(Compared(**one) for one in kept["photos"]) if kept["of"] == of else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    def _digest(self, long_side_px: int) -> str:
+        """Of what decides the figures. Cameras are not in it: who makes them anew fits anew."""
+        scene, fixer = self._session.scene, self._session.fixer
+        self._splats = self._splats or hash_file(scene.splats_path)  # a session reads them once
+        asked = [_VERSION, fixer.name, fixer.settings, self._splats, scene.split(), long_side_px]
+        return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:16]

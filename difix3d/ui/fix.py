@@ -17,7 +17,7 @@ from difix3d.scene import Scene
 from difix3d.stages.fixing import store_candidate, trust_path
 from difix3d.types import Candidate
 from difix3d.ui import fixers, zero
-from difix3d.ui.live import NOT_KEPT, unkept
+from difix3d.ui.live import NOT_KEPT, how_much, unkept
 from difix3d.ui.scene import NO_SCENE
 from difix3d.ui.shared import QUIET, SLOW, Shared, empty, told
 from difix3d.ui.widgets import picker, wipe
@@ -71,9 +71,7 @@ def build(shared: Shared) -> None:
     again.click(_offerer(shared), asked, offered, **QUIET)
     for side in (left, right):
         side.input(_comparer(shared), [*opened, left, right], [before_after], **QUIET)
-    fetched = go.click(
-        _fetcher(shared, fetching), [*opened, fixer], fetching.outputs, show_progress="hidden", **fixers.FETCHING
-    )
+    fetched = go.click(_fetcher(shared, fetching), asked, fetching.outputs, show_progress="hidden", **fixers.FETCHING)
     fetched.then(*noted, **QUIET)
     fetched.success(_fixer(shared), [*asked, photos], sides, show_progress="full", show_progress_on=[go], **SLOW)
 
@@ -187,14 +185,21 @@ def _comparer(shared: Shared) -> Any:
 
 
 def _fetcher(shared: Shared, fetching: fixers.Fetching) -> Any:
-    """Bring the fixer's weights here, where they are not."""
+    """Bring the fixer's weights here, where they are not, and measure how much of its fixes to show, where nobody did:
+    what takes longer than a fix."""
 
     @told
-    def fetched(visitor: dict[str, str], scene_id: str, fixer: str | None) -> Generator[tuple[Any, Any], None, None]:
-        if not scene_id or not fixer:
+    def fetched(
+        visitor: dict[str, str], scene_id: str, trajectory: str | None, index: int, fixer: str | None
+    ) -> Generator[tuple[Any, Any], None, None]:
+        if not scene_id or not trajectory or not fixer:
             raise ConfigError(NO_FRAMES)
-        session = shared.studio.session(shared.studio.open_scene(scene_id, visitor["id"]), fixer)
+        scene = shared.studio.open_scene(scene_id, visitor["id"])
+        session = shared.studio.session(scene, fixer)
         yield from fetching.follow(visitor["id"], session.fixer.fetch())
+        if scene.trajectory_path(trajectory).is_file():
+            camera = session.frame(trajectory, int(index)).camera
+            yield from fetching.follow(visitor["id"], session.strengths.measure(max(camera.width, camera.height)))
 
     return fetched
 
@@ -216,16 +221,16 @@ def _fixer(shared: Shared) -> Any:
         if zero.present() and session.fixer.device() != "cpu":
             name = shared.studio.fixer(fixer).name
             rgb, used = zero.fix_frame(str(scene.root), name, trajectory, frame.index, chosen)
-            trust = None
+            trust, strength = None, 1.0
         else:
             rgb, trust, used = session.fix_with_trust(frame, chosen)
+            strength = session.strengths.of(frame.camera)
         if not shared.studio.may_change(scene, visitor["id"]):
             # Kept, it would be a new question for everybody who rates, and on the host's disk for good.
             gr.Info(NOT_KEPT, title="")
             render = scene.renders_dir(trajectory) / f"{frame.index:05d}.png"
-            shown = unkept(session.fixer.name, rgb, trust, used, theirs=False)
+            shown = unkept(session.fixer.name, rgb, trust, used, strength, theirs=False)
             return gr.skip(), gr.skip(), {"before": shared.studio.media.url(render), **shown, "shown": time.time_ns()}
-        strength = session.strength(frame)
         candidate = store_candidate(scene, frame, rgb, session.fixer, used, trust=trust, strength=strength)
         *boxes, comparison = _sides(shared, scene, trajectory, int(index), candidate.image_path)
         # Told apart from the same comparison before: a preview may have been shown since.
@@ -255,8 +260,8 @@ def describe(scene: Scene, candidate: Candidate) -> str:
         return "render, as it is"
     names = [Path(name).stem.lstrip("0") or "0" for name in candidate.references]
     words = f"{candidate.fixer}, photos {', '.join(names)}" if names else f"{candidate.fixer}, no photos"
-    strength = candidate.extra.get("strength", 1.0)
-    return f"{words}, at {100 * strength:.0f} %" if strength < 1 else words
+    shown = candidate.extra.get("shown")
+    return words + how_much(shown) if isinstance(shown, float) else words
 
 
 def thumbnail_of(scene: Scene, name: str) -> Path:

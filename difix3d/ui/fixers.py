@@ -77,12 +77,12 @@ def all_fixers(shared: Shared) -> None:
 
 
 class Fetching:
-    """A line that tells how far a download is, and a button that stops it."""
+    """A line that tells how far a download or a measurement is, and a button that stops it."""
 
     def __init__(self, shared: Shared, key: str):
         self.shared, self.key = shared, key
         self.line = gr.HTML(elem_id=f"dx-{key}-fetching")
-        self.stop = gr.Button("Stop the download", size="sm", visible=False, elem_id=f"dx-{key}-stop")
+        self.stop = gr.Button("Stop", size="sm", visible=False, elem_id=f"dx-{key}-stop")
         self.outputs = [self.line, self.stop]
         self.stop.click(self._stopper(), [shared.visitor], None, **QUIET)
 

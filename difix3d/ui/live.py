@@ -76,7 +76,8 @@ class Live:
             raise ConfigError("Expected a frame's number. Reload the page.")
         found = chooser.preview(trajectory, index, _names(body), stale)
         theirs = self.studio.may_change(scene, visitor)
-        shown = unkept(chooser.session.fixer.name, found.rgb, found.trust, found.references, theirs)
+        fixer = chooser.session.fixer.name
+        shown = unkept(fixer, found.rgb, found.trust, found.references, found.strength, theirs)
         return {
             **shown,
             "said": _said(found, theirs),
@@ -117,15 +118,26 @@ def mount(app: FastAPI, studio: Studio) -> Live:
 
 
 def unkept(
-    fixer: str, rgb: NDArray[np.uint8], trust: NDArray[np.float32] | None, references: Sequence[str], theirs: bool
+    fixer: str,
+    rgb: NDArray[np.uint8],
+    trust: NDArray[np.float32] | None,
+    references: Sequence[str],
+    strength: float,
+    theirs: bool,
 ) -> dict[str, Any]:
     """{after, trust, labels, caption} of a fix that is in no file. theirs: whoever looks may keep it."""
+    what = f"{fixer} with {_photos(references)}{how_much(strength)}"
     return {
         "after": data_address(rgb),
         "trust": "" if trust is None else data_address(as_bytes(trust)),
         "labels": ["render", fixer],
-        "caption": f"render and {fixer} with {_photos(references)}, not kept{' yet' if theirs else ''}",
+        "caption": f"render and {what}, not kept{' yet' if theirs else ''}",
     }
+
+
+def how_much(strength: float) -> str:
+    """ ", at 72 %" of a fix that is not shown whole; "" of one that is."""
+    return f", at {100 * strength:.0f} %" if strength < 1 else ""
 
 
 def data_address(picture: NDArray[np.uint8]) -> str:
@@ -142,7 +154,7 @@ def as_bytes(trust: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 def _said(found: Preview, theirs: bool) -> str:
     """For the line under the photos, which screen readers read out."""
-    parts = [f"Fixed with {_photos(found.references)} in {max(0.1, found.seconds):.1f} s."]
+    parts = [f"Fixed with {_photos(found.references)}{how_much(found.strength)} in {max(0.1, found.seconds):.1f} s."]
     if found.references and found.covered is not None:
         together = "Together they cover" if len(found.references) > 1 else "It covers"
         parts.append(f"{together} {found.covered:.0%} of the frame.")

@@ -15,6 +15,7 @@ from difix3d.stages.report import PAGE as REPORT
 from difix3d.trajectories import NAMES
 from difix3d.ui import fixers
 from difix3d.ui.capture import PATHS
+from difix3d.ui.live import how_much
 from difix3d.ui.shared import QUIET, Shared, empty, facts, told
 from difix3d.ui.viewer import compressed_file, how_many, viewer_value
 from difix3d.ui.widgets import splat_viewer, wipe
@@ -173,7 +174,13 @@ def _summary(scene: Scene) -> str:
         raw, fixed = judged["figures"]["raw"], judged["figures"]["fixed"]
         views = judged["figures"]["views"]
         rows.append(("kept-out photos, render", f"{raw['psnr']:.1f} dB", f"SSIM {raw['ssim']:.3f}, {views} photos"))
-        rows.append(("kept-out photos, fixed", f"{fixed['psnr']:.1f} dB", f"SSIM {fixed['ssim']:.3f}"))
+        rows.append(
+            (
+                "kept-out photos, fixed",
+                f"{fixed['psnr']:.1f} dB",
+                f"SSIM {fixed['ssim']:.3f}{how_much(judged['figures'].get('strength', 1.0))}",
+            )
+        )
         if raw.get("lpips") is not None:
             change = 100 * (fixed["lpips"] / raw["lpips"] - 1)
             rows.append(("LPIPS, lower is better", f"{raw['lpips']:.3f} to {fixed['lpips']:.3f}", f"{change:+.0f} %"))

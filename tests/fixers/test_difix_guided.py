@@ -95,7 +95,7 @@ def test_it_is_a_candidate_of_its_own(checkpoint: str, tmp_path: Path) -> None:
         session = FixSession(scene, name)
         frame = session.frame("walk", 0)
         fixed, used = session.fix(frame, ["00001.png"])
-        stored.append(store_candidate(scene, frame, fixed, session.fixer, used))
+        stored.append(store_candidate(scene, frame, fixed, session.fixer, used, strength=1.0))
     plain, guided = stored
     assert arm_of(plain) != arm_of(guided) and str(arm_of(guided)).startswith("guided:")
     assert guided.extra["input"] == "photos carried by depth and flow" and "input" not in plain.extra

@@ -56,7 +56,9 @@ def test_each_photo_counts_by_its_own_error() -> None:
 def test_nothing_compared_and_nothing_changed_leave_a_fix_whole_and_pure_harm_leaves_a_quarter() -> None:
     assert strength_of([]) == 1.0
     assert strength_of([Compared("a", 5.0, 0.0, 0.0)]) == 1.0
-    assert strength_of([Compared("a", 0.0, -1.0, 4.0)]) == 1.0  # a perfect render cannot be compared by PSNR
+    # A render that is right to the bit counts, but not without bound.
+    assert strength_of([Compared("a", 0.0, -1.0, 4.0)]) == 0.25
+    assert strength_of([Compared("a", 1e-9, 0.0, 0.05), Compared("b", 100.0, 60.0, 60.0)]) == 1.0
     assert strength_of([Compared("a", 5.0, -2.0, 4.0)]) == 0.25
 
 

@@ -71,7 +71,8 @@ class GuidedDifixFixer:
         return self.difix.fix(replace(frame, rgb=self.composite(frame, references)), shown, seed=seed)
 
     def composite(self, frame: Frame, references: Sequence[Reference]) -> NDArray[np.uint8]:
-        """[H, W, 3] uint8: what Difix is given."""
+        """[H, W, 3] uint8: what Difix is given. At full strength, whatever a scene shows of `reproject`: Difix can mend
+        detail that is pixels off, and not bring back what was mixed away."""
         frame = sound_frame(frame)
         if not references or not (frame.depth > 0).any():
             return frame.rgb

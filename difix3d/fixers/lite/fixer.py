@@ -40,7 +40,7 @@ class LiteFixer(Weightless):
 
     def __init__(self, weights: Path = WEIGHTS) -> None:
         self.settings: dict[str, Any] = {"weights": digest_of(weights), "max_references": self.max_references}
-        self._weights = weights
+        self.weights = weights
         self.network: LiteNetwork | None = None
         self._loading = threading.Lock()
 
@@ -48,7 +48,7 @@ class LiteFixer(Weightless):
         """CheckpointError where the weights are missing or are not of this network."""
         with self._loading:
             if self.network is None:
-                self.network = load_network(self._weights)
+                self.network = load_network(self.weights)
 
     def fix(self, frame: Frame, references: Sequence[Reference], *, seed: int = 0) -> NDArray[np.uint8]:
         """[H, W, 3] uint8. Without depth or without photos that show the same, only what the render alone allows."""
