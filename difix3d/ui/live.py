@@ -158,6 +158,8 @@ def _said(found: Preview, theirs: bool) -> str:
     if found.references and found.covered is not None:
         together = "Together they cover" if len(found.references) > 1 else "It covers"
         parts.append(f"{together} {found.covered:.0%} of the frame.")
+    if found.strength < 1:
+        parts.append("Shown whole, fixes are further from photos that were kept out of the fit.")
     return " ".join([*parts, "Not kept yet: press the button to keep it." if theirs else NOT_KEPT])
 
 

@@ -122,7 +122,7 @@ def test_the_fix_follows_the_photos_that_are_chosen(tab: Page, studio: Server, p
     for number in (3, 3, 4, 4, 5, 5, 2, 1, 0, 3):
         photos.nth(number).click()
     expect(pressed).to_have_count(1)
-    expect(said).to_contain_text(re.compile(r"Fixed with photo \d+ in"), timeout=15_000)
+    expect(said).to_contain_text(re.compile(r"Fixed with photo \d+(, at \d+ %)? in"), timeout=15_000)
     assert candidates(studio) == before, "what is only looked at is no candidate"
 
     tab.locator("#dx-fix-go").click()
