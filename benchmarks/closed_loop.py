@@ -181,8 +181,8 @@ def make_candidates(scene: Scene, parent: str, most: int) -> int:
         ]
         for fixer, names in ways:
             session.fixer = fixer
-            fixed, used = session.fix(frame, names)
-            store_candidate(scene, frame, fixed, fixer, used, strength=session.strengths.of(frame.camera))
+            fixed = session.fix_with_trust(frame, names)
+            store_candidate(scene, frame, fixed.rgb, fixer, fixed.references, strength=fixed.strength)
     return len(frames)
 
 

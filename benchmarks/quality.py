@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -146,6 +147,8 @@ def judge(
 ) -> list[Scored]:
     """The held-out views of one fit, at most `most` of them, spread evenly."""
     scene = Scene(source) if protocol == OWN else sparse_fit(source, protocol, steps)
+    if protocol != OWN:  # fits are kept here however fixers change
+        shutil.rmtree(scene.strengths_dir, ignore_errors=True)
     session = FixSession(scene, ReprojectFixer())
     reconstruction = session.reconstruction()
     assert reconstruction is not None

@@ -168,8 +168,12 @@ class Scene:
         """`fixer` is a folder-safe label: see `folder_name`."""
         return self.root / "fixed" / safe_name(trajectory) / safe_name(fixer)
 
+    @property
+    def strengths_dir(self) -> Path:
+        return self.root / "strength"
+
     def strength_path(self, fixer: str, long_side_px: int) -> Path:
-        return self.root / "strength" / f"{folder_name(Path(fixer).name)}-{long_side_px}.json"
+        return self.strengths_dir / f"{folder_name(Path(fixer).name)}-{long_side_px}.json"
 
     def video_path(self, name: str) -> Path:
         """`name`: a trajectory, or TRAJECTORY-FIXER: render and fix side by side. WebM (formats.video)."""

@@ -96,9 +96,9 @@ def test_a_preview_is_the_fix_itself(chooser: Chooser) -> None:
     frame = chooser.session.frame("walk", 0)
     names = [one.name for one in chooser.session.ranked(frame)[:2]]
     preview = chooser.preview("walk", 0, names)
-    fixed, trust, used = chooser.session.fix_with_trust(frame, names)
-    assert np.array_equal(preview.rgb, fixed) and np.array_equal(preview.trust, trust)
-    assert preview.references == used == tuple(names)
+    fixed = chooser.session.fix_with_trust(frame, names)
+    assert np.array_equal(preview.rgb, fixed.rgb) and np.array_equal(preview.trust, fixed.trust)
+    assert preview.references == fixed.references == tuple(names)
     one = chooser.preview("walk", 0, names[:1])
     assert 0 < one.covered <= preview.covered <= 1
     assert np.array_equal(chooser.preview("walk", 0, []).rgb, frame.rgb)
@@ -182,9 +182,9 @@ def test_a_fix_is_kept_by_whom_the_scene_belongs_to_and_only_shown_to_others(sce
     press = fix._fixer(Shared(studio, *[None] * 4))  # type: ignore[arg-type]
     asked = ["scene", "walk", 0, "reproject", {"chosen": ["00001.png"]}]
     *boxes, shown = press({"id": VISITOR}, *asked)
-    expected, trust, _ = chooser.session.fix_with_trust(chooser.session.frame("walk", 0), ["00001.png"])
-    assert np.array_equal(picture(shown["after"]), expected) and shown["before"].startswith("media/")
-    assert np.abs(picture(shown["trust"]) / 255.0 - trust).max() < 0.003
+    expected = chooser.session.fix_with_trust(chooser.session.frame("walk", 0), ["00001.png"])
+    assert np.array_equal(picture(shown["after"]), expected.rgb) and shown["before"].startswith("media/")
+    assert np.abs(picture(shown["trust"]) / 255.0 - expected.trust).max() < 0.003
     assert shown["caption"] == "render and reproject with photo 1, not kept" and boxes == [gr.skip(), gr.skip()]
     app = FastAPI()
     live.mount(app, studio)
@@ -201,16 +201,17 @@ def test_a_fixer_whose_weights_came_since_chooses_photos_itself(scene: Scene, ch
     studio = Studio(scene.root.parent, f"sqlite:///{scene.root.parent / 'ratings.sqlite'}", public=True)
     press = fix._fixer(Shared(studio, *[None] * 4))  # type: ignore[arg-type]
     *_, shown = press({"id": VISITOR}, "scene", "walk", 0, "reproject", {"most": 0, "photos": [], "chosen": []})
-    expected, _, used = chooser.session.fix_with_trust(chooser.session.frame("walk", 0))
-    assert used and np.array_equal(picture(shown["after"]), expected)
+    expected = chooser.session.fix_with_trust(chooser.session.frame("walk", 0))
+    assert expected.references and np.array_equal(picture(shown["after"]), expected.rgb)
     *_, shown = press({"id": VISITOR}, "scene", "walk", 0, "reproject", {"most": 4, "photos": [], "chosen": []})
     assert "no photos" in shown["caption"], "who takes all photos out gets none"
 
 
 def test_trust_is_kept_beside_a_fix_and_is_no_candidate(chooser: Chooser, scene: Scene) -> None:
     frame = chooser.session.frame("walk", 0)
-    fixed, trust, used = chooser.session.fix_with_trust(frame, ["00001.png"])
-    candidate = store_candidate(scene, frame, fixed, chooser.session.fixer, used, trust=trust, strength=1.0)
+    fixed = chooser.session.fix_with_trust(frame, ["00001.png"])
+    by = chooser.session.fixer, fixed.references
+    candidate = store_candidate(scene, frame, fixed.rgb, *by, trust=fixed.trust, strength=fixed.strength)
     kept = np.asarray(Image.open(trust_path(scene.inside(candidate.image_path))))
-    assert np.abs(kept / 255.0 - trust).max() < 0.003
-    assert np.array_equal(read_rgb(scene.inside(candidate.image_path)), fixed)
+    assert np.abs(kept / 255.0 - fixed.trust).max() < 0.003
+    assert np.array_equal(read_rgb(scene.inside(candidate.image_path)), fixed.rgb)

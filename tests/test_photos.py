@@ -14,6 +14,7 @@ from PIL.TiffImagePlugin import IFDRational
 
 from difix3d.errors import FormatError
 from difix3d.formats import photos
+from difix3d.formats.image import read_rgb
 from difix3d.formats.photos import focal_px, read_photo, sharpness
 
 ORIENTATION, EXIF_IFD, GPS_IFD = 0x0112, 0x8769, 0x8825
@@ -248,6 +249,19 @@ def test_no_flipped_byte_ends_in_anything_but_a_photo_or_a_format_error(tmp_path
                 assert read_photo(path, 64).rgb.dtype == np.uint8
             except FormatError as error:
                 assert len(error.message) > 10
+
+
+def test_pillows_other_error_for_a_broken_png_is_a_format_error_too(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(scene(80, 72)).save(stream, "PNG")
+    whole = stream.getvalue()
+    at = whole.index(b"IDAT")
+    path = tmp_path / "a.png"
+    path.write_bytes(whole[: at - 4] + b"\x00\x00\x00\x04" + whole[at:])  # a chunk that ends elsewhere
+    with pytest.raises((SyntaxError, OSError)), Image.open(path) as opened:
+        opened.load()
+    with pytest.raises(FormatError, match=r"a\.png: expected a picture"):
+        read_rgb(path)
 
 
 def test_bytes_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

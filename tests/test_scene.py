@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from difix3d.atomic import recover_folder, replacing_file, replacing_folder
+from difix3d.atomic import recover_folder, replacing_file, replacing_folder, write_json
 from difix3d.errors import SceneError
 from difix3d.events import Artifact, Done, Event, Failed, Progress, Warned, from_json, to_json
 from difix3d.scene import Scene, folder_name, safe_name
@@ -34,12 +34,33 @@ def count(scene: Scene, config: CountConfig) -> Iterator[Event]:
     return {"last": np.float32(config.upto)}
 
 
+@stage("count", inputs=("capture",), outputs=("counted.txt",), version=2)
+def count_otherwise(scene: Scene, config: CountConfig) -> Iterator[Event]:
+    """The same stage in a later version of the program."""
+    runs.append(-config.upto)
+    with replacing_file(scene.root / "counted.txt") as path:
+        path.write_text("otherwise")
+    yield Progress("count", "counting", config.upto, config.upto)
+    return {}
+
+
 @pytest.fixture
 def scene(tmp_path) -> Scene:
     scene = Scene.create(tmp_path / "demo", name="Demo")
     scene.capture_dir.mkdir()
     (scene.capture_dir / "a.txt").write_text("one")
     return scene
+
+
+def test_what_an_earlier_version_of_a_stage_made_is_made_anew(scene: Scene) -> None:
+    runs.clear()
+    list(count(scene, CountConfig()))
+    manifest = scene.manifest("count")
+    del manifest["version"]  # of before there were any
+    write_json(scene.manifest_path("count"), manifest)
+    assert list(count(scene, CountConfig()))[-1].skipped
+    assert not list(count_otherwise(scene, CountConfig()))[-1].skipped
+    assert list(count_otherwise(scene, CountConfig()))[-1].skipped and runs == [3, -3]
 
 
 def test_a_stage_is_skipped_only_when_config_and_inputs_match(scene: Scene) -> None:

@@ -98,11 +98,12 @@ def test_fixes_and_previews_are_shown_so_and_say_it(scene: Scene) -> None:
     early = chooser.preview("walk", 0, names)
     assert early.strength == 1.0 and np.array_equal(early.rgb, full)  # a preview waits for no measurement
 
-    fixed, same_trust, _ = session.fix_with_trust(frame)
-    strength = session.strengths.of(frame.camera)
-    assert 0.4 < strength < 0.6
+    found = session.fix_with_trust(frame)
+    fixed, strength = found.rgb, found.strength
+    assert 0.4 < strength < 0.6 and strength == session.strengths.of(frame.camera)
     assert np.array_equal(fixed, shown(frame.rgb, full, strength)) and not np.array_equal(fixed, full)
-    assert trust is not None and same_trust is not None and np.array_equal(trust, same_trust)
+    assert trust is not None and found.trust is not None and np.array_equal(trust, found.trust)
+    assert session.fix_with_trust(frame, []).strength == 1.0  # the render itself
     preview = chooser.preview("walk", 0, names)
     assert np.array_equal(preview.rgb, fixed) and preview.strength == strength
 
@@ -140,11 +141,23 @@ def test_it_is_measured_once_and_anew_after_another_fit(scene: Scene) -> None:
     assert not measurements(FixSession(scene, "reproject"))  # from the disk
     assert measurements(FixSession(scene, "lite")) == 3  # another fixer
     assert measurements(FixSession(scene, "reproject"), 48) == 3  # frames of another size
+    assert not measurements(FixSession(scene, "reproject"), 200)  # larger ones than photos: as these
 
     splats = read_splats(scene.splats_path)
     write_splats(scene.splats_path, type(splats)(*(part[:-50] for part in vars(splats).values())))
     assert measurements(FixSession(scene, "reproject")) == 3
     assert json.loads(path.read_text())["of"] != kept["of"]
+
+
+def test_stopped_it_goes_on_where_it_was(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    session, compared = FixSession(scene, "reproject"), []
+    original = session.fix_fully
+    monkeypatch.setattr(session, "fix_fully", lambda frame: compared.append(frame.index) or original(frame))
+    events = session.strengths.measure(SIDE)
+    next(events), next(events)
+    events.close()
+    assert compared == [0] and not scene.strengths_dir.exists()
+    assert measurements(session) == 3 and compared == [0, 1, 2]
 
 
 @pytest.mark.parametrize("broken", ["", "[]", "{}", '{"of": "OF"}', '{"of": "OF", "photos": [{"photo": "a"}]}'])
@@ -160,8 +173,7 @@ def test_photos_that_cannot_be_read_or_fixed_have_no_say(scene: Scene) -> None:
     truth_lies_at(scene, [0.2, 0.3, 0.4])
     (scene.images_dir / HELDOUT[1]).write_bytes(b"no picture")
     session = FixSession(scene, "reproject")
-    fixed, _, _ = session.fix_with_trust(session.frame("walk", 1))
-    assert fixed.shape == (72, 96, 3)
+    assert session.fix_with_trust(session.frame("walk", 1)).rgb.shape == (72, 96, 3)
     assert session.strengths.of(elsewhere(session).camera) == pytest.approx(expected(0.2, 0.4), abs=0.02)
 
 
@@ -192,7 +204,7 @@ def test_without_kept_out_photos_or_splats_fixes_are_shown_whole(scene: Scene) -
     scene.splats_path.unlink()
     session = FixSession(scene, "reproject")
     assert session.strengths.of(session.frame("walk", 0).camera) == 1.0
-    assert not scene.strength_path("reproject", SIDE).parent.exists()
+    assert not scene.strengths_dir.exists()
 
 
 def test_the_only_kept_out_photo_is_not_judged_by_itself(scene: Scene) -> None:

@@ -21,7 +21,7 @@ def read_rgb(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.uint
             if size is not None and image.size != size:
                 image = image.resize(size, Image.Resampling.LANCZOS)
             return np.asarray(image)
-    except OSError as error:
+    except (OSError, SyntaxError) as error:  # the latter is what Pillow raises for some broken PNGs
         raise FormatError(f"{path.name}: expected a picture, could not read it ({error})") from error
 
 

@@ -47,11 +47,13 @@ def stage(
     inputs: Names,
     outputs: Names,
     key: Callable[[Any], str] = lambda config: "",
+    version: int = 1,
 ) -> Callable[[StageBody], Callable[[Scene, Any], Iterator[Event]]]:
     """Turn a generator into a stage.
 
     inputs, outputs: names inside the scene, or a function of (scene, config) that gives them.
     key: distinguishes manifests of one stage run several ways (a trajectory, a fixer).
+    version: raised where the same inputs come to give other outputs; what was made before is made anew then.
     """
 
     def decorate(body: StageBody) -> Callable[[Scene, Any], Iterator[Event]]:
@@ -68,6 +70,7 @@ def stage(
                 previous
                 and previous["config"] == settings
                 and previous["inputs"] == hashes
+                and previous.get("version", 1) == version
                 and all((scene.root / output).exists() for output in previous["outputs"])
             ):
                 yield Done(name, previous["seconds"], previous["figures"], tuple(previous["outputs"]), skipped=True)
@@ -92,6 +95,7 @@ def stage(
                 manifest_path,
                 {
                     "stage": name,
+                    "version": version,
                     "config": settings,
                     "inputs": hashes,
                     "outputs": list(output_names),

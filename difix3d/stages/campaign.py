@@ -174,9 +174,9 @@ def _matches(scene: Scene, frames: list[int], new: Fixer, old: Fixer) -> Iterato
         made = {}
         for side, each, fixer in (("new", session, new), ("old", others, old)):
             each.fixer = fixer
-            fixed, used = each.fix(frame if each is session else each.frame(HELDOUT, index))
-            strength = each.strengths.of(frame.camera)
-            made[side] = store_candidate(scene, frame, fixed, fixer, used, strength=strength).sha256
+            fixed = each.fix_with_trust(frame if each is session else each.frame(HELDOUT, index))
+            stored = store_candidate(scene, frame, fixed.rgb, fixer, fixed.references, strength=fixed.strength)
+            made[side] = stored.sha256
         match = None
         if made["new"] != made["old"]:
             here = {(HELDOUT, index): candidates_of(scene)[HELDOUT, index]}

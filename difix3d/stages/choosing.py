@@ -118,7 +118,11 @@ class Chooser:
         known = [covered for covered in maps if covered is not None]
         covered = covered_share(known) if len(known) == len(maps) else None
         # As it will be shown at the frame's own size. Measuring takes seconds, in which nobody would get a preview.
-        strength = self.session.strengths.of(self.session.trajectory(trajectory).cameras[index], measure=False)
+        strength = (
+            self.session.strengths.of(self.session.trajectory(trajectory).cameras[index], measure=False)
+            if names
+            else 1.0
+        )
         return Preview(shown(frame.rgb, rgb, strength), trust, tuple(names), covered, seconds, strength)
 
     def _key(self, trajectory: str, index: int, long_side_px: int) -> tuple[str, int, int, int]:

@@ -22,6 +22,7 @@ from difix3d.stages.base import option, stage
 from difix3d.stages.fit import PRESETS
 from difix3d.stages.fix import check_fixer, fixer_inputs
 from difix3d.stages.fixing import FixSession
+from difix3d.stages.strengths import VERSION
 from difix3d.trajectories import HELDOUT
 from difix3d.types import View
 
@@ -56,13 +57,14 @@ class _Judged:
     "evaluate",
     inputs=lambda scene, config: fixer_inputs(scene, config.fixer),
     outputs=(SHEET_PATH,),
+    version=VERSION,
 )
 def evaluate(scene: Scene, config: EvaluateConfig) -> Generator[Event, None, dict[str, Any]]:
     """Render the cameras of the held-out photos, fix the renders with training photos, compare both with the photos.
 
     Figures: {"raw": {psnr, ssim, lpips, lpips_alex}, "fixed": {...}, "views": n, "fixer", "strength" (how much of a fix
-    is shown), "long_side_px"}, means over the photos; a LPIPS whose weights are not here is None, and said. SceneError
-    where no photo was kept out.
+    is shown at that size), "long_side_px"}, means over the photos; a LPIPS whose weights are not here is None, and
+    said. SceneError where no photo was kept out.
     """
     name = config.fixer or DEFAULT_FIXER
     yield Progress("evaluate", f"Loading the fixer {name}")
@@ -144,9 +146,9 @@ def _judge(session: FixSession, view: View, index: int, long_side_px: int, seed:
     assert view.image_path is not None, "read_reconstruction was given images_dir"
     photo = read_rgb(view.image_path, (camera.width, camera.height))
     frame = session.render(HELDOUT, index, camera)
-    fixed, _ = session.fix(frame, None, seed)
-    row = np.hstack([_small(picture) for picture in (photo, frame.rgb, fixed)])
-    return _Judged(view.name, session.strengths.of(camera), _scores(frame.rgb, photo), _scores(fixed, photo), row)
+    fixed = session.fix_with_trust(frame, None, seed)
+    row = np.hstack([_small(picture) for picture in (photo, frame.rgb, fixed.rgb)])
+    return _Judged(view.name, fixed.strength, _scores(frame.rgb, photo), _scores(fixed.rgb, photo), row)
 
 
 def _scores(picture: NDArray[np.uint8], photo: NDArray[np.uint8]) -> dict[str, float | None]:

@@ -21,6 +21,7 @@ from difix3d.formats.video import open_video
 from difix3d.scene import Scene, hash_file
 from difix3d.stages.base import option, stage
 from difix3d.stages.fixing import CANDIDATES, FixSession, candidate_of, fixer_label, write_trust
+from difix3d.stages.strengths import VERSION
 from difix3d.types import Candidate, Trajectory
 
 AUTO, NONE = "auto", "none"
@@ -85,7 +86,7 @@ def _outputs(scene: Scene, config: FixConfig) -> tuple[str, ...]:
     return tuple(scene.relative(path) for path in paths)
 
 
-@stage("fix", inputs=_inputs, outputs=_outputs, key=_key)
+@stage("fix", inputs=_inputs, outputs=_outputs, key=_key, version=VERSION)
 def fix(scene: Scene, config: FixConfig) -> Generator[Event, None, dict[str, Any]]:
     """Fix every frame of a rendered trajectory; see FixConfig.
 
@@ -118,18 +119,17 @@ def fix(scene: Scene, config: FixConfig) -> Generator[Event, None, dict[str, Any
         for index in range(count):
             frame = session.frame(name, index)
             began = time.monotonic()
-            rgb, trust, references = session.fix_with_trust(frame, names, config.seed)
+            fixed = session.fix_with_trust(frame, names, config.seed)
             fixing_s += time.monotonic() - began
             picture = temporary / f"{index:05d}.png"
-            write_rgb(picture, rgb)
-            if trust is not None:
-                write_trust(picture, trust)
+            write_rgb(picture, fixed.rgb)
+            if fixed.trust is not None:
+                write_trust(picture, fixed.trust)
             target, sha256 = folder / picture.name, hash_file(picture)
-            by = session.fixer, references, config.seed
-            strength = session.strengths.of(frame.camera)
-            candidates.append(candidate_of(scene, frame, target, sha256, *by, strength=strength))
-            used.update(references)
-            both = np.hstack([_centred(frame.rgb, width, height), _centred(rgb, width, height)])
+            by = session.fixer, fixed.references, config.seed
+            candidates.append(candidate_of(scene, frame, target, sha256, *by, strength=fixed.strength))
+            used.update(fixed.references)
+            both = np.hstack([_centred(frame.rgb, width, height), _centred(fixed.rgb, width, height)])
             write(both)
             now = time.monotonic()
             left = (now - started) / (index + 1) * (count - index - 1)

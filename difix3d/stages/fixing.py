@@ -10,7 +10,7 @@ import json
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,17 @@ CANDIDATES = "candidates.json"
 _KEPT_REFERENCES = 32
 """Photos with depth kept in memory: at 960x640, 4 MB each."""
 _LONGEST_LABEL = 40
+
+
+@dataclass(frozen=True)
+class FixedFrame:
+    """rgb: [H, W, 3] uint8; trust: [H, W] in [0, 1], None where the fixer does not say; references: names of the
+    photos used, best first; strength: how much of the fix rgb shows (strengths.Strengths)."""
+
+    rgb: NDArray[np.uint8]
+    trust: NDArray[np.float32] | None
+    references: tuple[str, ...]
+    strength: float
 
 
 class FixSession:
@@ -148,21 +159,20 @@ class FixSession:
         ConfigError for a photo that is not there or was kept out of the fit; FixerError for a render without the depth
         that the fixer needs.
         """
-        fixed, _, names = self.fix_with_trust(frame, references, seed)
-        return fixed, names
+        fixed = self.fix_with_trust(frame, references, seed)
+        return fixed.rgb, fixed.references
 
-    def fix_with_trust(
-        self, frame: Frame, references: Sequence[str] | None = None, seed: int = 0
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None, tuple[str, ...]]:
-        """As `fix`, with the trust [H, W] between both; None where the fixer does not say."""
+    def fix_with_trust(self, frame: Frame, references: Sequence[str] | None = None, seed: int = 0) -> FixedFrame:
+        """As `fix`, and all that is known of it."""
         with self._lock:
             fixed, trust, names = self.fix_fully(frame, references, seed)
-            return shown(frame.rgb, fixed, self.strengths.of(frame.camera)), trust, names
+            strength = self.strengths.of(frame.camera) if names else 1.0  # without photos nothing is mixed in
+            return FixedFrame(shown(frame.rgb, fixed, strength), trust, names, strength)
 
     def fix_fully(
         self, frame: Frame, references: Sequence[str] | None = None, seed: int = 0
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None, tuple[str, ...]]:
-        """As `fix_with_trust`, at full strength."""
+        """(rgb, trust, references) as `fix_with_trust`, at full strength."""
         with self._lock:
             if references is None:
                 names = [one.name for one in self.chosen(frame)]

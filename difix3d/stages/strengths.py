@@ -33,10 +33,13 @@ if TYPE_CHECKING:
     from difix3d.stages.fixing import FixSession
 
 MEASURING = "Measuring on kept-out photos how much of a fix to show"
-_VERSION = 1
-"""To be raised when fixers come to fix otherwise with the same settings: what was measured before is of no use then."""
+VERSION = 2
+"""Of what fixers make with the same settings and how it is shown. Raised, what was measured, fixed and judged before is
+made anew."""
 _MOST_PHOTOS = 6
 """3 s at 480 px on two cores, 8 s at 960. More photos than that hardly change what they say together."""
+_SIZES_PX = 32
+"""Sizes are told apart in steps of so many pixels."""
 _SAME_PLACE = 1e-6
 """Scenes are of size 1 or so (geometry.normalising_similarity), and files keep doubles."""
 
@@ -47,17 +50,18 @@ class Strengths:
     def __init__(self, session: FixSession):
         self._session = session
         self._known: dict[str, tuple[Compared, ...]] = {}
+        self._so_far: dict[tuple[str, str], Compared | None] = {}
         self._splats = ""
 
     def of(self, camera: Camera, *, measure: bool = True) -> float:
         """In (0, 1], of a frame at `camera`; 1 for a fixer that does not mix, and where nothing can be compared.
         measure: at first need, which takes seconds; else what is not known yet is 1."""
-        side_px = max(camera.width, camera.height)
-        found = self._at_hand(side_px)
+        long_side_px = max(camera.width, camera.height)
+        found = self._at_hand(long_side_px)
         if found is None and measure:
-            for _ in self.measure(side_px):
+            for _ in self.measure(long_side_px):
                 pass
-            found = self._at_hand(side_px)
+            found = self._at_hand(long_side_px)
         views = {view.name: view for view in self._views()} if found else {}
 
         def is_here(name: str) -> bool:
@@ -70,16 +74,16 @@ class Strengths:
 
     def measure(self, long_side_px: int, stage: str = "fix") -> Generator[Event, None, None]:
         """What `of` needs for frames of that size, telling how far it is on behalf of `stage`. Photos that cannot be
-        read or fixed have no say."""
+        read or fixed have no say. Closing it stops, and the next call goes on."""
         if self._at_hand(long_side_px) is not None:
             return
         of, scene = self._digest(long_side_px), self._session.scene
         photos = self._photos()
-        found: list[Compared] = []
         for number, (index, view) in enumerate(photos):
             yield Progress(stage, MEASURING, number, len(photos), "photos")
-            with suppress(Difix3DError, OSError):
-                found.append(self._compared(index, view, long_side_px))
+            if (of, view.name) not in self._so_far:
+                self._so_far[of, view.name] = self._compared(index, view, long_side_px)
+        found = [one for _, view in photos if (one := self._so_far[of, view.name]) is not None]
         self._known[of] = tuple(found)
         if found and (scene.root / "scene.json").is_file():  # it may have been deleted meanwhile
             with suppress(OSError):  # a disk that is full or read-only: measured again the next time
@@ -112,23 +116,31 @@ class Strengths:
         places = np.linspace(0, len(order) - 1, min(_MOST_PHOTOS, len(order))).round()
         return [(order[int(place)], views[known[order[int(place)]]]) for place in places]
 
-    def _compared(self, index: int, view: View, long_side_px: int) -> Compared:
+    def _compared(self, index: int, view: View, long_side_px: int) -> Compared | None:
         assert view.image_path is not None, "read_reconstruction was given images_dir"
-        camera = view.camera.resized(min(long_side_px, max(view.camera.width, view.camera.height)))
-        photo = read_rgb(view.image_path, (camera.width, camera.height))
-        frame = self._session.render(HELDOUT, index, camera)
-        return compare(view.name, photo, frame.rgb, self._session.fix_fully(frame)[0])
+        camera = view.camera.resized(min(self._side(long_side_px), max(view.camera.width, view.camera.height)))
+        try:
+            photo = read_rgb(view.image_path, (camera.width, camera.height))
+            frame = self._session.render(HELDOUT, index, camera)
+            return compare(view.name, photo, frame.rgb, self._session.fix_fully(frame)[0])
+        except (Difix3DError, OSError):
+            return None
+
+    def _side(self, long_side_px: int) -> int:
+        """The size that stands for frames of that one: nearly the same, and no larger than photos are."""
+        largest = max((max(view.camera.width, view.camera.height) for view in self._views()), default=long_side_px)
+        return -(-min(long_side_px, largest) // _SIZES_PX) * _SIZES_PX
 
     def _views(self) -> tuple[View, ...]:
         reconstruction = self._session.reconstruction()
         return () if reconstruction is None else tuple(reconstruction.views)
 
     def _path(self, long_side_px: int) -> Path:
-        return self._session.scene.strength_path(self._session.fixer.name, long_side_px)
+        return self._session.scene.strength_path(self._session.fixer.name, self._side(long_side_px))
 
     def _digest(self, long_side_px: int) -> str:
         """Of what decides the figures. Cameras are not in it: who makes them anew fits anew."""
         scene, fixer = self._session.scene, self._session.fixer
         self._splats = self._splats or hash_file(scene.splats_path)  # a session reads them once
-        asked = [_VERSION, fixer.name, fixer.settings, self._splats, scene.split(), long_side_px]
+        asked = [VERSION, fixer.name, fixer.settings, self._splats, scene.split(), self._side(long_side_px)]
         return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:16]

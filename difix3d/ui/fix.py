@@ -71,9 +71,12 @@ def build(shared: Shared) -> None:
     again.click(_offerer(shared), asked, offered, **QUIET)
     for side in (left, right):
         side.input(_comparer(shared), [*opened, left, right], [before_after], **QUIET)
-    fetched = go.click(_fetcher(shared, fetching), asked, fetching.outputs, show_progress="hidden", **fixers.FETCHING)
+    fetched = go.click(
+        _fetcher(shared, fetching), [*opened, fixer], fetching.outputs, show_progress="hidden", **fixers.FETCHING
+    )
     fetched.then(*noted, **QUIET)
-    fetched.success(_fixer(shared), [*asked, photos], sides, show_progress="full", show_progress_on=[go], **SLOW)
+    measured = fetched.success(_measurer(shared, fetching), asked, fetching.outputs, show_progress="hidden", **SLOW)
+    measured.success(_fixer(shared), [*asked, photos], sides, show_progress="full", show_progress_on=[go], **SLOW)
 
 
 def _reader(shared: Shared) -> Any:
@@ -185,28 +188,42 @@ def _comparer(shared: Shared) -> Any:
 
 
 def _fetcher(shared: Shared, fetching: fixers.Fetching) -> Any:
-    """Bring the fixer's weights here, where they are not, and measure how much of its fixes to show, where nobody did:
-    what takes longer than a fix."""
+    """Bring the fixer's weights here, where they are not."""
 
     @told
-    def fetched(
+    def fetched(visitor: dict[str, str], scene_id: str, fixer: str | None) -> Generator[tuple[Any, Any], None, None]:
+        if not scene_id or not fixer:
+            raise ConfigError(NO_FRAMES)
+        session = shared.studio.session(shared.studio.open_scene(scene_id, visitor["id"]), fixer)
+        yield from fetching.follow(visitor["id"], session.fixer.fetch())
+
+    return fetched
+
+
+def _measurer(shared: Shared, fetching: fixers.Fetching) -> Any:
+    """Find out how much of its fixes to show, where nobody did: it takes longer than a fix."""
+
+    @told
+    def measured(
         visitor: dict[str, str], scene_id: str, trajectory: str | None, index: int, fixer: str | None
     ) -> Generator[tuple[Any, Any], None, None]:
         if not scene_id or not trajectory or not fixer:
             raise ConfigError(NO_FRAMES)
         scene = shared.studio.open_scene(scene_id, visitor["id"])
         session = shared.studio.session(scene, fixer)
-        yield from fetching.follow(visitor["id"], session.fixer.fetch())
-        if scene.trajectory_path(trajectory).is_file():
-            camera = session.frame(trajectory, int(index)).camera
+        if scene.trajectory_path(trajectory).is_file():  # else whoever fixes is told what is missing
+            cameras = session.trajectory(trajectory).cameras
+            camera = cameras[min(max(int(index), 0), len(cameras) - 1)]
             yield from fetching.follow(visitor["id"], session.strengths.measure(max(camera.width, camera.height)))
+        else:
+            yield gr.skip(), gr.skip()
 
-    return fetched
+    return measured
 
 
 def _fixer(shared: Shared) -> Any:
     @told
-    def fixed(
+    def fix(
         visitor: dict[str, str], scene_id: str, trajectory: str | None, index: int, fixer: str | None, photos: Any
     ) -> tuple[Any, ...]:
         if not scene_id or not trajectory or not fixer:
@@ -220,23 +237,22 @@ def _fixer(shared: Shared) -> Any:
         frame = session.frame(trajectory, int(index))
         if zero.present() and session.fixer.device() != "cpu":
             name = shared.studio.fixer(fixer).name
-            rgb, used = zero.fix_frame(str(scene.root), name, trajectory, frame.index, chosen)
-            trust, strength = None, 1.0
+            fixed = zero.fix_frame(str(scene.root), name, trajectory, frame.index, chosen)
         else:
-            rgb, trust, used = session.fix_with_trust(frame, chosen)
-            strength = session.strengths.of(frame.camera)
+            fixed = session.fix_with_trust(frame, chosen)
         if not shared.studio.may_change(scene, visitor["id"]):
             # Kept, it would be a new question for everybody who rates, and on the host's disk for good.
             gr.Info(NOT_KEPT, title="")
             render = scene.renders_dir(trajectory) / f"{frame.index:05d}.png"
-            shown = unkept(session.fixer.name, rgb, trust, used, strength, theirs=False)
+            shown = unkept(session.fixer.name, fixed, theirs=False)
             return gr.skip(), gr.skip(), {"before": shared.studio.media.url(render), **shown, "shown": time.time_ns()}
-        candidate = store_candidate(scene, frame, rgb, session.fixer, used, trust=trust, strength=strength)
+        by = session.fixer, fixed.references
+        candidate = store_candidate(scene, frame, fixed.rgb, *by, strength=fixed.strength, trust=fixed.trust)
         *boxes, comparison = _sides(shared, scene, trajectory, int(index), candidate.image_path)
         # Told apart from the same comparison before: a preview may have been shown since.
         return (*boxes, comparison and {**comparison, "shown": time.time_ns()})
 
-    return fixed
+    return fix
 
 
 def frames_of(scene: Scene) -> dict[str, list[int]]:

@@ -9,7 +9,6 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from difix3d.errors import Difix3DError
 from difix3d.events import Event, Progress
 from difix3d.fixers.listing import SIZE, Facts, brief, look_closely, phrases
 from difix3d.hub.files import gigabytes
@@ -87,13 +86,13 @@ class Fetching:
         self.stop.click(self._stopper(), [shared.visitor], None, **QUIET)
 
     def follow(self, visitor: str, events: Generator[Event, None, Any]) -> Generator[tuple[Any, Any], None, None]:
-        """Values for `outputs` while `events` come; nothing is shown where there are none. Difix3DErrors pass."""
+        """Values for `outputs` while `events` come; nothing is shown where there are none. Errors pass."""
         shown = False
         try:
             for event in self.shared.studio.stoppable(f"{visitor} {self.key}", events):
                 shown = True
                 yield _progress(event), gr.Button(visible=True)
-        except Difix3DError:
+        except Exception:
             yield "", gr.Button(visible=False)
             raise
         if shown:

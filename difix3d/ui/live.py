@@ -29,6 +29,7 @@ from starlette.concurrency import run_in_threadpool
 from difix3d.errors import ConfigError, Difix3DError, SceneError
 from difix3d.fixers.stepwise import SupersededError
 from difix3d.stages.choosing import Preview
+from difix3d.stages.fixing import FixedFrame
 from difix3d.ui.body import json_object
 from difix3d.ui.rating.people import who_asks
 from difix3d.ui.studio import Studio
@@ -76,8 +77,7 @@ class Live:
             raise ConfigError("Expected a frame's number. Reload the page.")
         found = chooser.preview(trajectory, index, _names(body), stale)
         theirs = self.studio.may_change(scene, visitor)
-        fixer = chooser.session.fixer.name
-        shown = unkept(fixer, found.rgb, found.trust, found.references, found.strength, theirs)
+        shown = unkept(chooser.session.fixer.name, found, theirs)
         return {
             **shown,
             "said": _said(found, theirs),
@@ -117,19 +117,12 @@ def mount(app: FastAPI, studio: Studio) -> Live:
     return live
 
 
-def unkept(
-    fixer: str,
-    rgb: NDArray[np.uint8],
-    trust: NDArray[np.float32] | None,
-    references: Sequence[str],
-    strength: float,
-    theirs: bool,
-) -> dict[str, Any]:
+def unkept(fixer: str, fixed: FixedFrame | Preview, theirs: bool) -> dict[str, Any]:
     """{after, trust, labels, caption} of a fix that is in no file. theirs: whoever looks may keep it."""
-    what = f"{fixer} with {_photos(references)}{how_much(strength)}"
+    what = f"{fixer} with {_photos(fixed.references)}{how_much(fixed.strength)}"
     return {
-        "after": data_address(rgb),
-        "trust": "" if trust is None else data_address(as_bytes(trust)),
+        "after": data_address(fixed.rgb),
+        "trust": "" if fixed.trust is None else data_address(as_bytes(fixed.trust)),
         "labels": ["render", fixer],
         "caption": f"render and {what}, not kept{' yet' if theirs else ''}",
     }

@@ -174,13 +174,9 @@ def _summary(scene: Scene) -> str:
         raw, fixed = judged["figures"]["raw"], judged["figures"]["fixed"]
         views = judged["figures"]["views"]
         rows.append(("kept-out photos, render", f"{raw['psnr']:.1f} dB", f"SSIM {raw['ssim']:.3f}, {views} photos"))
-        rows.append(
-            (
-                "kept-out photos, fixed",
-                f"{fixed['psnr']:.1f} dB",
-                f"SSIM {fixed['ssim']:.3f}{how_much(judged['figures'].get('strength', 1.0))}",
-            )
-        )
+        figures = judged["figures"]
+        at = f"{shown}, {figures['long_side_px']} px" if (shown := how_much(figures.get("strength", 1.0))) else ""
+        rows.append(("kept-out photos, fixed", f"{fixed['psnr']:.1f} dB", f"SSIM {fixed['ssim']:.3f}{at}"))
         if raw.get("lpips") is not None:
             change = 100 * (fixed["lpips"] / raw["lpips"] - 1)
             rows.append(("LPIPS, lower is better", f"{raw['lpips']:.3f} to {fixed['lpips']:.3f}", f"{change:+.0f} %"))

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    from difix3d.stages.fixing import FixedFrame
 
 GPU_SECONDS = 120
 """Loading 5 GB of weights takes most of it."""
@@ -31,13 +31,11 @@ def gpu(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @gpu
-def fix_frame(
-    scene_root: str, fixer: str, trajectory: str, index: int, references: Sequence[str] | None
-) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
-    """FixSession.fix of one frame, with everything loaded inside the call."""
+def fix_frame(scene_root: str, fixer: str, trajectory: str, index: int, references: Sequence[str] | None) -> FixedFrame:
+    """FixSession.fix_with_trust of one frame, with everything loaded inside the call."""
     from difix3d.fixers import load_fixer
     from difix3d.scene import Scene
     from difix3d.stages.fixing import FixSession
 
     session = FixSession(Scene(scene_root), load_fixer(fixer))
-    return session.fix(session.frame(trajectory, index), references)
+    return session.fix_with_trust(session.frame(trajectory, index), references)
