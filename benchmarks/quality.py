@@ -5,7 +5,8 @@
 SCENE: folders of reconstructed scenes (difix3d run CAPTURE --scene SCENE --until reconstruct). Each is fitted by each
 protocol (see sparse_fits.py), or taken as it was fitted (protocol "own"). Renders at held-out photos are compared with
 the photos: as they are (raw), fixed by `reproject` and by `lite` with the photos that are chosen where nobody names
-any, and by `lite` with the first 0, 1, 2 and 4 by rank.
+any, and by `lite` with the first 0, 1, 2 and 4 by rank: each at the strength that the scene's other kept-out photos
+say, as the app shows it (difix3d/stages/strengths.py).
 
 A view's distance is that to its nearest fitted photo, camera distance over median depth plus the angle between them in
 radians; near: less than 0.25. cc_psnr: after the gain and offset of each channel that fit best. Shares and intervals
