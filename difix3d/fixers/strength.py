@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 Picture = NDArray[np.uint8]
 
 _UP_TO = 0.85
-"""Of the way to where the render would be as good. Fixes that gain much are shown whole by that, and those that lose gain
-a little (benchmarks/RESULTS.md)."""
+"""Of the way to where the render would be as good. By that, fixes that gain much are shown whole, and those that lose
+gain a little (benchmarks/RESULTS.md)."""
 _LEAST = 0.25
 """Where fixes only harm, so much is shown still: people have something to judge, and a few photos may be wrong."""
 
