@@ -152,7 +152,7 @@ def _said(found: Preview, theirs: bool) -> str:
         together = "Together they cover" if len(found.references) > 1 else "It covers"
         parts.append(f"{together} {found.covered:.0%} of the frame.")
     if found.strength < 1:
-        parts.append("Shown whole, fixes are further from photos that were kept out of the fit.")
+        parts.append("More of it would be less true, as photos kept out of the fit say.")
     return " ".join([*parts, "Not kept yet: press the button to keep it." if theirs else NOT_KEPT])
 
 
