@@ -181,7 +181,7 @@ def make_candidates(scene: Scene, parent: str, most: int) -> int:
         ]
         for fixer, names in ways:
             session.fixer = fixer
-            fixed = session.fix_with_trust(frame, names)
+            fixed = session.fix(frame, names)
             store_candidate(scene, frame, fixed.rgb, fixer, fixed.references, strength=fixed.strength)
     return len(frames)
 

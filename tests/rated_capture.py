@@ -27,8 +27,9 @@ def rated_capture(scenes: Path, name: str, url: str, raters: int = 2, seed: int 
     session = FixSession(scene, "reproject")
     for index in range(3):
         frame = session.frame(HELDOUT, index)
-        fixed, used = session.fix(frame)
-        store_candidate(scene, frame, fixed, session.fixer, used, strength=1.0)
+        made = session.fix(frame)
+        fixed, used = made.rgb, made.references
+        store_candidate(scene, frame, fixed, session.fixer, used, strength=made.strength)
     with RatingStore(url, scenes) as store:
         for (_, index), candidates in candidates_of(scene).items():
             raw, fix = candidates[0], candidates[-1]

@@ -96,7 +96,7 @@ def test_a_preview_is_the_fix_itself(chooser: Chooser) -> None:
     frame = chooser.session.frame("walk", 0)
     names = [one.name for one in chooser.session.ranked(frame)[:2]]
     preview = chooser.preview("walk", 0, names)
-    fixed = chooser.session.fix_with_trust(frame, names)
+    fixed = chooser.session.fix(frame, names)
     assert np.array_equal(preview.rgb, fixed.rgb) and np.array_equal(preview.trust, fixed.trust)
     assert preview.references == fixed.references == tuple(names)
     one = chooser.preview("walk", 0, names[:1])
@@ -182,7 +182,7 @@ def test_a_fix_is_kept_by_whom_the_scene_belongs_to_and_only_shown_to_others(sce
     press = fix._fixer(Shared(studio, *[None] * 4))  # type: ignore[arg-type]
     asked = ["scene", "walk", 0, "reproject", {"chosen": ["00001.png"]}]
     *boxes, shown = press({"id": VISITOR}, *asked)
-    expected = chooser.session.fix_with_trust(chooser.session.frame("walk", 0), ["00001.png"])
+    expected = chooser.session.fix(chooser.session.frame("walk", 0), ["00001.png"])
     assert np.array_equal(picture(shown["after"]), expected.rgb) and shown["before"].startswith("media/")
     assert np.abs(picture(shown["trust"]) / 255.0 - expected.trust).max() < 0.003
     assert shown["caption"] == "render and reproject with photo 1, not kept" and boxes == [gr.skip(), gr.skip()]
@@ -201,7 +201,7 @@ def test_a_fixer_whose_weights_came_since_chooses_photos_itself(scene: Scene, ch
     studio = Studio(scene.root.parent, f"sqlite:///{scene.root.parent / 'ratings.sqlite'}", public=True)
     press = fix._fixer(Shared(studio, *[None] * 4))  # type: ignore[arg-type]
     *_, shown = press({"id": VISITOR}, "scene", "walk", 0, "reproject", {"most": 0, "photos": [], "chosen": []})
-    expected = chooser.session.fix_with_trust(chooser.session.frame("walk", 0))
+    expected = chooser.session.fix(chooser.session.frame("walk", 0))
     assert expected.references and np.array_equal(picture(shown["after"]), expected.rgb)
     *_, shown = press({"id": VISITOR}, "scene", "walk", 0, "reproject", {"most": 4, "photos": [], "chosen": []})
     assert "no photos" in shown["caption"], "who takes all photos out gets none"
@@ -209,7 +209,7 @@ def test_a_fixer_whose_weights_came_since_chooses_photos_itself(scene: Scene, ch
 
 def test_trust_is_kept_beside_a_fix_and_is_no_candidate(chooser: Chooser, scene: Scene) -> None:
     frame = chooser.session.frame("walk", 0)
-    fixed = chooser.session.fix_with_trust(frame, ["00001.png"])
+    fixed = chooser.session.fix(frame, ["00001.png"])
     by = chooser.session.fixer, fixed.references
     candidate = store_candidate(scene, frame, fixed.rgb, *by, trust=fixed.trust, strength=fixed.strength)
     kept = np.asarray(Image.open(trust_path(scene.inside(candidate.image_path))))

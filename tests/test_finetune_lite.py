@@ -156,8 +156,9 @@ def test_the_parents_own_output_teaches_nothing(tmp_path: Path) -> None:
     scene = rated_capture(tmp_path / "scenes", "ball", url, raters=0)
     session = FixSession(scene, "lite")
     frame = session.frame("heldout", 0)
-    fixed, used = session.fix(frame)
-    store_candidate(scene, frame, fixed, session.fixer, used, strength=1.0)
+    made = session.fix(frame)
+    fixed, used = made.rgb, made.references
+    store_candidate(scene, frame, fixed, session.fixer, used, strength=made.strength)
     candidates = candidates_of(scene)["heldout", 0]
     raw, fix = candidates[0], next(one for one in candidates if one.fixer == "lite")
     a, b = canonical_pair(raw, fix)

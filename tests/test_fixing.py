@@ -52,8 +52,7 @@ def test_only_photos_that_the_fit_saw_are_references(scene: Scene) -> None:
     session = FixSession(scene, Recorder())
     names = [ranked.name for ranked in session.ranked(session.frame("walk", 0))]
     assert len(names) == 9 and not set(names) & set(HELDOUT)
-    _, used = session.fix(session.frame("walk", 0))
-    assert list(used) == names[:2]
+    assert list(session.fix(session.frame("walk", 0)).references) == names[:2]
     (_, references) = session.fixer.given[0]
     assert [reference.name for reference in references] == names[:2]
     with pytest.raises(ConfigError, match=r"00004\.png was kept out"):
@@ -70,10 +69,10 @@ def test_without_a_split_every_photo_may_be_one(scene: Scene) -> None:
 def test_references_asked_for_come_in_that_order(scene: Scene) -> None:
     session = FixSession(scene, Recorder())
     frame = session.frame("walk", 1)
-    rgb, used = session.fix(frame, ["00007.png", "00001.png", "00007.png", "00002.png"])
-    assert used == ("00007.png", "00001.png")
-    assert np.array_equal(rgb, frame.rgb // 2)
-    assert session.fix(frame, [])[1] == ()
+    fixed = session.fix(frame, ["00007.png", "00001.png", "00007.png", "00002.png"])
+    assert fixed.references == ("00007.png", "00001.png")
+    assert np.array_equal(fixed.rgb, frame.rgb // 2) and fixed.trust is None and fixed.strength == 1.0
+    assert session.fix(frame, []).references == ()
     photo = session.fixer.given[0][1][0]
     assert np.array_equal(photo.rgb, read_rgb(scene.images_dir / "00007.png"))
     assert photo.rgb.shape[:2] == (photo.camera.height, photo.camera.width)
@@ -104,13 +103,15 @@ def test_renders_of_ones_own_need_no_fit_unless_depth_is_needed(scene: Scene) ->
     for path in [*scene.renders_dir("walk").glob("*_depth.npy"), *scene.renders_dir("walk").glob("*_alpha.png")]:
         path.unlink()
     session = FixSession(scene, Recorder())
-    rgb, used = session.fix(session.frame("walk", 0))
-    assert rgb.shape == (72, 96, 3) and used == ("00000.png",)  # taken from where the frame is: no other adds to it
+    fixed = session.fix(session.frame("walk", 0))
+    assert fixed.rgb.shape == (72, 96, 3) and fixed.references == (
+        "00000.png",
+    )  # taken from where the frame is: no other adds to it
     with pytest.raises(FixerError, match="has no depth"):
         needs = FixSession(scene, "reproject")
         needs.fix(needs.frame("walk", 0))
     shutil.rmtree(scene.sparse_dir.parent)  # not even the photos' cameras
-    assert FixSession(scene, Recorder()).fix(session.frame("walk", 0))[1] == ()
+    assert FixSession(scene, Recorder()).fix(session.frame("walk", 0)).references == ()
 
 
 def test_what_is_not_there_is_said(scene: Scene) -> None:
@@ -127,7 +128,8 @@ def test_what_is_not_there_is_said(scene: Scene) -> None:
 def test_storing_the_same_again_returns_the_same(scene: Scene) -> None:
     session = FixSession(scene, Recorder())
     frame = session.frame("walk", 1)
-    rgb, used = session.fix(frame)
+    made = session.fix(frame)
+    rgb, used = made.rgb, made.references
     first = store_candidate(scene, frame, rgb, session.fixer, used, strength=1.0)
     assert store_candidate(scene, frame, rgb, session.fixer, used, strength=1.0) == first
     path = scene.inside(first.image_path)
@@ -150,7 +152,8 @@ def test_two_people_storing_at_once_lose_nothing(scene: Scene) -> None:
     frame = session.frame("walk", 0)
 
     def one(number: int):
-        rgb, used = session.fix(frame, [f"{1 + number % 3:05d}.png"])
+        made = session.fix(frame, [f"{1 + number % 3:05d}.png"])
+        rgb, used = made.rgb, made.references
         return store_candidate(scene, frame, rgb, session.fixer, used, strength=1.0)
 
     with ThreadPoolExecutor(6) as pool:

@@ -98,12 +98,12 @@ def test_fixes_and_previews_are_shown_so_and_say_it(scene: Scene) -> None:
     early = chooser.preview("walk", 0, names)
     assert early.strength == 1.0 and np.array_equal(early.rgb, full)  # a preview waits for no measurement
 
-    found = session.fix_with_trust(frame)
+    found = session.fix(frame)
     fixed, strength = found.rgb, found.strength
     assert 0.4 < strength < 0.6 and strength == session.strengths.of(frame.camera)
     assert np.array_equal(fixed, shown(frame.rgb, full, strength)) and not np.array_equal(fixed, full)
     assert trust is not None and found.trust is not None and np.array_equal(trust, found.trust)
-    assert session.fix_with_trust(frame, []).strength == 1.0  # the render itself
+    assert session.fix(frame, []).strength == 1.0  # the render itself
     preview = chooser.preview("walk", 0, names)
     assert np.array_equal(preview.rgb, fixed) and preview.strength == strength
 
@@ -173,7 +173,7 @@ def test_photos_that_cannot_be_read_or_fixed_have_no_say(scene: Scene) -> None:
     truth_lies_at(scene, [0.2, 0.3, 0.4])
     (scene.images_dir / HELDOUT[1]).write_bytes(b"no picture")
     session = FixSession(scene, "reproject")
-    assert session.fix_with_trust(session.frame("walk", 1)).rgb.shape == (72, 96, 3)
+    assert session.fix(session.frame("walk", 1)).rgb.shape == (72, 96, 3)
     assert session.strengths.of(elsewhere(session).camera) == pytest.approx(expected(0.2, 0.4), abs=0.02)
 
 

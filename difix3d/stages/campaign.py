@@ -174,7 +174,7 @@ def _matches(scene: Scene, frames: list[int], new: Fixer, old: Fixer) -> Iterato
         made = {}
         for side, each, fixer in (("new", session, new), ("old", others, old)):
             each.fixer = fixer
-            fixed = each.fix_with_trust(frame if each is session else each.frame(HELDOUT, index))
+            fixed = each.fix(frame if each is session else each.frame(HELDOUT, index))
             stored = store_candidate(scene, frame, fixed.rgb, fixer, fixed.references, strength=fixed.strength)
             made[side] = stored.sha256
         match = None

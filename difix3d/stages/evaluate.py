@@ -146,7 +146,7 @@ def _judge(session: FixSession, view: View, index: int, long_side_px: int, seed:
     assert view.image_path is not None, "read_reconstruction was given images_dir"
     photo = read_rgb(view.image_path, (camera.width, camera.height))
     frame = session.render(HELDOUT, index, camera)
-    fixed = session.fix_with_trust(frame, None, seed)
+    fixed = session.fix(frame, None, seed)
     row = np.hstack([_small(picture) for picture in (photo, frame.rgb, fixed.rgb)])
     return _Judged(view.name, fixed.strength, _scores(frame.rgb, photo), _scores(fixed.rgb, photo), row)
 

@@ -119,7 +119,7 @@ def fix(scene: Scene, config: FixConfig) -> Generator[Event, None, dict[str, Any
         for index in range(count):
             frame = session.frame(name, index)
             began = time.monotonic()
-            fixed = session.fix_with_trust(frame, names, config.seed)
+            fixed = session.fix(frame, names, config.seed)
             fixing_s += time.monotonic() - began
             picture = temporary / f"{index:05d}.png"
             write_rgb(picture, fixed.rgb)

@@ -151,19 +151,12 @@ class FixSession:
 
     # Fixing
 
-    def fix(
-        self, frame: Frame, references: Sequence[str] | None = None, seed: int = 0
-    ) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
-        """(fixed [H, W, 3] uint8, names of the references used). references: names, best first; None: `chosen`.
+    def fix(self, frame: Frame, references: Sequence[str] | None = None, seed: int = 0) -> FixedFrame:
+        """references: names, best first; None: `chosen`.
 
         ConfigError for a photo that is not there or was kept out of the fit; FixerError for a render without the depth
         that the fixer needs.
         """
-        fixed = self.fix_with_trust(frame, references, seed)
-        return fixed.rgb, fixed.references
-
-    def fix_with_trust(self, frame: Frame, references: Sequence[str] | None = None, seed: int = 0) -> FixedFrame:
-        """As `fix`, and all that is known of it."""
         with self._lock:
             fixed, trust, names = self.fix_fully(frame, references, seed)
             strength = self.strengths.of(frame.camera) if names else 1.0  # without photos nothing is mixed in
@@ -172,7 +165,7 @@ class FixSession:
     def fix_fully(
         self, frame: Frame, references: Sequence[str] | None = None, seed: int = 0
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32] | None, tuple[str, ...]]:
-        """(rgb, trust, references) as `fix_with_trust`, at full strength."""
+        """(rgb, trust, references) as `fix`, at full strength."""
         with self._lock:
             if references is None:
                 names = [one.name for one in self.chosen(frame)]

@@ -37,7 +37,7 @@ VERSION = 2
 """Of what fixers make with the same settings and how it is shown. Raised, what was measured, fixed and judged before is
 made anew."""
 _MOST_PHOTOS = 6
-"""3 s at 480 px on two cores, 8 s at 960. More photos than that hardly change what they say together."""
+"""It takes about as long as so many fixes of frames that large, whose photos are not at hand yet."""
 _SIZES_PX = 32
 """Sizes are told apart in steps of so many pixels."""
 _SAME_PLACE = 1e-6

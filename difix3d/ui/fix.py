@@ -239,7 +239,7 @@ def _fixer(shared: Shared) -> Any:
             name = shared.studio.fixer(fixer).name
             fixed = zero.fix_frame(str(scene.root), name, trajectory, frame.index, chosen)
         else:
-            fixed = session.fix_with_trust(frame, chosen)
+            fixed = session.fix(frame, chosen)
         if not shared.studio.may_change(scene, visitor["id"]):
             # Kept, it would be a new question for everybody who rates, and on the host's disk for good.
             gr.Info(NOT_KEPT, title="")

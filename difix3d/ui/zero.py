@@ -32,10 +32,10 @@ def gpu(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @gpu
 def fix_frame(scene_root: str, fixer: str, trajectory: str, index: int, references: Sequence[str] | None) -> FixedFrame:
-    """FixSession.fix_with_trust of one frame, with everything loaded inside the call."""
+    """FixSession.fix of one frame, with everything loaded inside the call."""
     from difix3d.fixers import load_fixer
     from difix3d.scene import Scene
     from difix3d.stages.fixing import FixSession
 
     session = FixSession(Scene(scene_root), load_fixer(fixer))
-    return session.fix_with_trust(session.frame(trajectory, index), references)
+    return session.fix(session.frame(trajectory, index), references)

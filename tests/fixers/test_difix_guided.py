@@ -94,8 +94,9 @@ def test_it_is_a_candidate_of_its_own(checkpoint: str, tmp_path: Path) -> None:
     for name in (checkpoint, f"guided:{checkpoint}"):
         session = FixSession(scene, name)
         frame = session.frame("walk", 0)
-        fixed, used = session.fix(frame, ["00001.png"])
-        stored.append(store_candidate(scene, frame, fixed, session.fixer, used, strength=1.0))
+        made = session.fix(frame, ["00001.png"])
+        fixed, used = made.rgb, made.references
+        stored.append(store_candidate(scene, frame, fixed, session.fixer, used, strength=made.strength))
     plain, guided = stored
     assert arm_of(plain) != arm_of(guided) and str(arm_of(guided)).startswith("guided:")
     assert guided.extra["input"] == "photos carried by depth and flow" and "input" not in plain.extra
