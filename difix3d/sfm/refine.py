@@ -2,7 +2,8 @@
 
 Features found at the photos' own size are off by a third of a pixel, and there are few: fits of such cameras lose up to
 a decibel. Looking at doubled photos mends both and takes five times as long. Instead: depth of every photo
-(stereo.py), corners followed by it (tracks.py), and all of it adjusted together with the features.
+(stereo.py), corners followed by it (tracks.py), what is far behind (far.py), and all of it adjusted together with the
+features.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from difix3d.events import Progress
 from difix3d.sfm.adjust import adjust
 from difix3d.sfm.background import Countdown
 from difix3d.sfm.base import STAGE
+from difix3d.sfm.far import FarPoints, far_depths
 from difix3d.sfm.opencv_threads import one_opencv_thread
 from difix3d.sfm.snapshot import plain
 from difix3d.sfm.stereo import believed, plans, sweep
@@ -35,6 +37,9 @@ POINTS = 24_000
 _MOST_PER_PHOTO = 1500
 _MOST_SWEPT = 24
 """Of more photos so many are swept, evenly spread; the others are neighbours of these, and few are left out."""
+_MOST_FAR = 40
+"""Of more photos so many are looked at for what is far behind: side by side they share less of it than of the
+subject."""
 _FEWEST_POINTS = 500
 _OUTLIER_PX = 2.0
 _ROUGH = 1e-3
@@ -130,19 +135,21 @@ def _opened(path: Path, mode: str) -> NDArray[np.uint8]:
 def _tracks(
     scene: Reconstruction, paths: Sequence[Path], threads: int, message: str
 ) -> Generator[Progress, None, list[Tracks]]:
-    """The corners of each swept photo. Only these photos and their neighbours are opened."""
+    """The corners of swept photos, and what photos show far behind. Only these and neighbours of swept ones are
+    opened."""
     planned = {index: plan for index, plan in enumerate(plans(scene)) if plan is not None}
-    chosen = list(planned)
-    if len(chosen) > _MOST_SWEPT:
-        chosen = [chosen[round(at)] for at in np.linspace(0, len(chosen) - 1, _MOST_SWEPT)]
-    needed = sorted({*chosen, *(other for index in chosen for other in planned[index].neighbours)})
+    chosen = _spread(list(planned), _MOST_SWEPT)
+    far_from = far_depths(scene)
+    looked_at = [] if far_from is None else _spread(list(planned), _MOST_FAR)
+    far = FarPoints(scene, {index: far_from[index] for index in looked_at} if far_from else {})
+    needed = sorted({*chosen, *looked_at, *(other for index in chosen for other in planned[index].neighbours)})
     with ThreadPoolExecutor(threads) as reading:
         greys = dict(zip(needed, reading.map(lambda index: _opened(paths[index], "L"), needed)))
     photos = {index: planned[index].of(grey) for index, grey in greys.items() if index in planned}
     cameras = [view.camera for view in scene.views]
     count = min(_MOST_PER_PHOTO, POINTS // max(1, len(chosen)))
-    pace = Countdown(2 * len(chosen))
     swept: Swept = {}
+    depths: dict[int, Floats] = {}
     tracks: dict[int, Tracks] = {}
 
     def look(index: int) -> None:
@@ -152,21 +159,33 @@ def _tracks(
     def walk(index: int) -> None:
         photo = photos[index]
         others = [(photos[each], swept[each]) for each in photo.neighbours if each in swept]
-        depth = believed(photo, swept[index], others)
-        tracks[index] = follow(index, cameras, greys, depth, photo.neighbours, count)
+        depths[index] = believed(photo, swept[index], others)
+        tracks[index] = follow(index, cameras, greys, depths[index], photo.neighbours, count)
 
+    def find(index: int) -> None:
+        far.find(index, greys[index], depths.get(index))
+
+    works = [(look, chosen), (walk, chosen), (find, looked_at), (far.compare, looked_at)]
+    pace = Countdown(sum(len(indices) for _, indices in works))
     pool = ThreadPoolExecutor(threads)
     with one_opencv_thread() if threads > 1 else nullcontext():
         try:
             done = 0
-            for work in (look, walk):
-                for future in as_completed([pool.submit(work, index) for index in chosen]):
+            for work, indices in works:
+                for future in as_completed([pool.submit(work, index) for index in indices]):
                     future.result()
                     done += 1
                     yield Progress(STAGE, message, done, pace.total, "photos", pace.left(done))
         finally:
             pool.shutdown(cancel_futures=True)
-    return [tracks[index] for index in chosen]
+    return [*(tracks[index] for index in chosen), far.tracks()]
+
+
+def _spread(indices: list[int], most: int) -> list[int]:
+    """At most so many of them, evenly."""
+    if len(indices) <= most:
+        return indices
+    return [indices[round(at)] for at in np.linspace(0, len(indices) - 1, most)]
 
 
 def _add(model: pycolmap.Reconstruction, straight: pycolmap.Reconstruction, seen: _Seen) -> None:

@@ -46,6 +46,12 @@ class Tracks:
     def none(cls) -> Tracks:
         return cls(np.empty((0, 3)), np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 2)))
 
+    def only(self, chosen: NDArray[np.bool_]) -> Tracks:
+        """Those of the points that are `chosen`, [P]."""
+        rows = chosen[self.point]
+        place = np.cumsum(chosen) - 1
+        return Tracks(self.points[chosen], self.photo[rows], place[self.point[rows]], self.pixel[rows])
+
 
 def follow(
     index: int,
