@@ -12,9 +12,9 @@ import pytest
 from generators import returned
 
 from difix3d.geometry import project
-from difix3d.sfm.far import FarPoints, Features, _believed, _clear_best, _possible, far_depths
+from difix3d.sfm.far import FarPoints, Features, _believed, _clear_best, _features, _pairs, _possible, far_depths
 from difix3d.sfm.refine import _tracks
-from difix3d.sfm.tracks import Tracks, joined
+from difix3d.sfm.tracks import Tracks
 from difix3d.types import Camera, Reconstruction, View
 
 WIDTH, HEIGHT = 480, 320
@@ -126,14 +126,68 @@ def test_nothing_is_far_where_there_is_no_background() -> None:
     assert far_depths(Reconstruction((blind,), np.empty((0, 3)), np.empty((0, 3), np.uint8))) is None
 
 
-def test_refining_looks_for_them_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refining_looks_for_them_as_well(tmp_path: Path) -> None:
     paths = [tmp_path / f"{index}.png" for index in range(5)]
     for path, camera in zip(paths, CAMERAS):
         cv2.imwrite(str(path), photo(camera)[0])
-    with_far = joined(returned(_tracks(scene_of(0.2), paths, 2, "")))
-    monkeypatch.setattr("difix3d.sfm.refine.far_depths", lambda scene: None)
-    without = joined(returned(_tracks(scene_of(0.2), paths, 2, "")))
-    assert on_wall(with_far).sum() > on_wall(without).sum() + 100
+    _, far = returned(_tracks(scene_of(0.2), paths, 2, ""))
+    assert len(far.points) > 100 and on_wall(far).mean() > 0.98
+    _, far = returned(_tracks(scene_of(0.0), paths, 2, ""))
+    assert not len(far.points)
+
+
+def test_a_photo_held_upside_down_sees_points_where_the_others_say() -> None:
+    upside_down = np.diag([-1.0, -1.0, 1.0, 1.0]) @ CAMERAS[2].cam_from_world
+    cameras = [*CAMERAS[:2], replace(CAMERAS[2], cam_from_world=upside_down), *CAMERAS[3:]]
+    views = tuple(replace(view, camera=camera) for view, camera in zip(scene_of(0.2).views, cameras))
+    far = FarPoints(replace(scene_of(0.2), views=views), FAR)
+    for index, camera in enumerate(cameras):
+        far.find(index, photo(camera)[0], None)
+    for index in FAR:
+        far.compare(index)
+    tracks = far.tracks()
+    for index, camera in enumerate(cameras):
+        rows = tracks.photo == index
+        where, _ = project(camera, tracks.points[tracks.point[rows]])
+        assert rows.sum() > 20
+        assert np.median(np.linalg.norm(where - tracks.pixel[rows], axis=1)) < 0.1
+
+
+def test_a_busy_subject_takes_nothing_from_a_calm_background(monkeypatch: pytest.MonkeyPatch) -> None:
+    grey = np.clip(128 + 60 * paint(1)[:300, :400], 0, 255).astype(np.uint8)
+    grey[:, 300:] = 128 + 0.2 * (grey[:, 300:] - 128.0)
+    where = np.zeros((30, 40), bool)
+    where[:, 31:] = True
+    every = _features(grey, where)
+    assert len(every.pixels) > 40 and every.pixels[:, 0].min() > 300
+    monkeypatch.setattr("difix3d.sfm.far._FEATURES", 20)
+    few = _features(grey, where)
+    assert len(few.pixels) == 20
+    assert {tuple(each) for each in few.pixels.tolist()} <= {tuple(each) for each in every.pixels.tolist()}
+
+
+def test_photos_are_paired_that_look_the_same_way_from_nearby_but_not_from_the_same_place() -> None:
+    def along(x: float) -> Camera:
+        moved = np.eye(4)
+        moved[0, 3] = -x
+        return replace(CAMERAS[2], cam_from_world=moved)
+
+    row = {index: along(0.5 * index) for index in range(40)}
+    pairs = _pairs(row, dict.fromkeys(row, 8.0))
+    assert {(index, index + 1) for index in range(39)} <= set(pairs)
+    assert max(second - first for first, second in pairs) <= 8
+    turned = dict(enumerate(CAMERAS))
+    assert set(_pairs(turned, FAR)) == {(i, j) for i in range(5) for j in range(i + 1, 5)}
+    assert not _pairs({0: along(0.0), 1: along(0.1), 2: along(0.0)}, dict.fromkeys(range(3), 8.0))
+    assert not _pairs({}, {}) and not _pairs({4: along(0)}, {4: 8.0})
+
+
+def test_no_two_points_are_seen_at_the_same_places(tracks: Tracks) -> None:
+    seen = [
+        tuple(sorted((photo, *pixel) for photo, pixel in zip(tracks.photo[rows], tracks.pixel[rows].tolist())))
+        for rows in (np.flatnonzero(tracks.point == point) for point in range(len(tracks.points)))
+    ]
+    assert len(set(seen)) == len(seen)
 
 
 def test_no_photo_shows_a_point_twice(tracks: Tracks) -> None:
@@ -195,7 +249,7 @@ def test_possible_is_what_lies_on_the_line_beyond_both_depths_and_is_turned_as_t
 
     assert kept(theirs, 10.0, 10.0) == [1, 2]
     assert kept(theirs, 100.0, 1.0) == kept(theirs, 1.0, 100.0) == [2]
-    assert kept(theirs, 1.0, 1.0)[-2:] == [1, 2]
+    assert kept(theirs, 1.0, 1.0) == [0, 1, 2]
     assert not kept(replace(theirs, pixels=theirs.pixels + np.array([0.0, 12.0])), 1.0, 1.0)
     assert not kept(replace(theirs, arrows=ours.arrows), 1.0, 1.0)
     assert not kept(replace(theirs, arrows=2 * theirs.arrows), 1.0, 1.0)

@@ -3,7 +3,8 @@
 Sweeping planes finds few of them. Photos taken around a subject turn by 20 degrees and more from one to the next, share
 a third of what is behind it, and see that a hundred pixels from where any one plane would put it. Features of the
 doubled picture are found again all the same; and cameras stand already, so they are looked for only where no near depth
-is believed, and compared only along epipolar lines, from behind the subject to infinity. COLMAP triangulates them.
+is believed, and compared only along epipolar lines, from behind the subject on. COLMAP triangulates what is seen under
+an angle that tells how far it is.
 """
 
 from __future__ import annotations
@@ -34,9 +35,13 @@ _FEATURES, _LAYERS, _CONTRAST = 3000, 2, 0.013
 _CLOSED_PX = 7
 """Gaps so wide between near depths are near as well; pixels of the swept picture."""
 _PAIRED, _TURNED_DEG = 8, 40.0
-"""A photo is compared with so many others at most, those that look nearest the same way and no more aside."""
+"""A photo is compared with so many others at most: those that look nearest the same way, from nearby, and no more aside
+than this;"""
+_NARROWEST_DEG = 1.5
+"""and none whose centres lie closer than this, seen from where things begin to be far: it tells no depth."""
 _OFF_LINE, _OFF_POINT = 2 / 960, 3 / 960
-"""Of the longer side: how far from its epipolar line a feature may be found, and from where its point is seen."""
+"""How far from its epipolar line a feature may be found, of that photo's longer side; and from where its point is seen,
+of the median photo's."""
 _ALIKE, _CLEARLY = 0.8, 0.85
 """Product of both descriptors, at least; distance of the best one over that of the second, at most (Lowe 2004)."""
 _TWIST_DEG, _GROWTH = 20.0, 1.4
@@ -81,7 +86,7 @@ class FarPoints:
         self._cameras = [view.camera for view in scene.views]
         self._depths = depths
         self._features: dict[int, Features] = {}
-        self._pairs = _pairs({index: self._cameras[index] for index in depths})
+        self._pairs = _pairs({index: self._cameras[index] for index in depths}, depths)
         self._matches: dict[tuple[int, int], NDArray[np.uint32]] = {}
 
     def find(self, index: int, grey: NDArray[np.uint8], depth: Floats | None) -> None:
@@ -103,11 +108,16 @@ class FarPoints:
     def tracks(self) -> Tracks:
         """The points that at least three photos show, or two that have others beside them."""
         model, graph = pycolmap.Reconstruction(), pycolmap.CorrespondenceGraph()
+        # A place with two directions is two features, and would be two points that agree with each other.
+        place_of = {}
         for index, found in sorted(self._features.items()):
-            _add_photo(model, index, self._cameras[index], found.pixels)
-            graph.add_image(index + 1, len(found.pixels))
+            places, place_of[index] = np.unique(found.pixels, axis=0, return_inverse=True)
+            _add_photo(model, index, self._cameras[index], places)
+            graph.add_image(index + 1, len(places))
         for (first, second), rows in sorted(self._matches.items()):
             if len(rows):
+                rows = np.column_stack([place_of[first][rows[:, 0]], place_of[second][rows[:, 1]]])
+                rows = np.unique(rows, axis=0).astype(np.uint32)
                 geometry = pycolmap.TwoViewGeometry()
                 geometry.config = pycolmap.TwoViewGeometryConfiguration.CALIBRATED
                 geometry.inlier_matches = rows
@@ -117,6 +127,7 @@ class FarPoints:
         options = pycolmap.IncrementalTriangulatorOptions()
         options.random_seed = 0
         options.ignore_two_view_tracks = False
+        options.min_angle = _NARROWEST_DEG
         options.merge_max_reproj_error = options.complete_max_reproj_error = off_px
         focal_px = float(np.median([each.K[0, 0] for each in self._cameras]))
         options.create_max_angle_error = options.continue_max_angle_error = float(np.degrees(off_px / focal_px))
@@ -129,31 +140,38 @@ class FarPoints:
         return tracks.only(_believed(tracks, self._cameras))
 
 
-def _pairs(cameras: dict[int, Camera]) -> list[tuple[int, int]]:
-    """Of these, which look much the same way."""
+def _pairs(cameras: dict[int, Camera], depths: Mapping[int, float]) -> list[tuple[int, int]]:
+    """Of these, which look much the same way at what is far."""
     indices = list(cameras)
     ahead = np.array([camera.world_from_cam[:3, 2] for camera in cameras.values()]).reshape(-1, 3)
     turned_deg = np.degrees(np.arccos(np.clip(ahead @ ahead.T, -1, 1)))
-    np.fill_diagonal(turned_deg, np.inf)
+    centres = np.array([camera.position for camera in cameras.values()]).reshape(-1, 3)
+    far = np.array([depths[index] for index in indices])
+    apart = np.linalg.norm(centres[:, None] - centres, axis=2) / np.minimum(far[:, None], far)
+    apart_deg = np.degrees(np.arctan(apart))
+    cost = np.where((turned_deg <= _TURNED_DEG) & (apart_deg >= _NARROWEST_DEG), turned_deg + apart_deg, np.inf)
+    np.fill_diagonal(cost, np.inf)
     pairs = set()
     for row, index in enumerate(indices):
-        for other in np.argsort(turned_deg[row], kind="stable")[:_PAIRED]:
-            if turned_deg[row, other] <= _TURNED_DEG:
+        for other in np.argsort(cost[row], kind="stable")[:_PAIRED]:
+            if np.isfinite(cost[row, other]):
                 pairs.add((min(index, indices[other]), max(index, indices[other])))
     return sorted(pairs)
 
 
 def _features(grey: NDArray[np.uint8], where: NDArray[np.bool_]) -> Features:
-    """Of the doubled picture, the strongest; `where`: [h, w], smaller. Descriptors as square roots, whose product says
-    more than their own (Arandjelovic and Zisserman 2012)."""
+    """Of the doubled picture, the strongest of those that lie `where` [h, w], smaller, is true. Descriptors as square
+    roots, whose product says more than their own (Arandjelovic and Zisserman 2012)."""
     camera_size = np.array([grey.shape[1], grey.shape[0]])
     shrink = min(1.0, _SIDE_PX / max(grey.shape))
     size = tuple(max(1, round(shrink * side)) for side in camera_size)
     if shrink < 1:
         grey = np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
     mask = cv2.resize(where.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-    sift = cv2.SIFT.create(nfeatures=_FEATURES, nOctaveLayers=_LAYERS, contrastThreshold=_CONTRAST)
-    points, descriptors = sift.detectAndCompute(grey, mask)
+    # Of its own accord it doubles with a shift of a quarter of a pixel, and chooses the strongest before it masks.
+    sift = cv2.SIFT.create(nOctaveLayers=_LAYERS, contrastThreshold=_CONTRAST, enable_precise_upscale=True)
+    strongest = sorted(sift.detect(grey, mask), key=lambda point: -point.response)[:_FEATURES]
+    points, descriptors = sift.compute(grey, strongest)
     if not points:
         return Features.none()
     scale = camera_size / size
@@ -202,7 +220,7 @@ def _possible(
     off_px = _OFF_LINE * max(other.width, other.height)
     away = lines.astype(np.float32) @ homogeneous.T.astype(np.float32)
     rows, columns = np.divmod(np.flatnonzero(np.abs(away, out=away) < off_px), len(other_pixels))  # faster than nonzero
-    # Where on the line: the w whose pixel is nearest.
+    # Where on the line: the w whose pixel is about the nearest.
     along = moved[:2] - other_pixels[columns] * moved[2]
     missed = turned[rows, :2] - other_pixels[columns] * turned[rows, 2:]
     w = -np.einsum("ij,ij->i", missed, along) / np.maximum(np.einsum("ij,ij->i", along, along), 1e-12)
@@ -254,8 +272,7 @@ def _tracks_of(model: pycolmap.Reconstruction, off_px: float) -> Tracks:
     points: list[NDArray[np.float64]] = []
     seen: list[tuple[int, int, int]] = []
     for _, point in sorted(model.points3D.items()):
-        # A place with two directions is two features, and COLMAP counts both.
-        places = {each.image_id: each.point2D_idx for each in reversed(point.track.elements)}
+        places = {each.image_id: each.point2D_idx for each in reversed(point.track.elements)}  # one in each photo
         if len(places) >= 2 and point.error < off_px:
             seen += [(len(points), image_id - 1, place) for image_id, place in sorted(places.items())]
             points.append(point.xyz)

@@ -23,7 +23,7 @@ from PIL import Image
 
 from difix3d.events import Progress
 from difix3d.sfm.adjust import adjust
-from difix3d.sfm.background import Countdown
+from difix3d.sfm.background import Countdown, in_background
 from difix3d.sfm.base import STAGE
 from difix3d.sfm.far import FarPoints, far_depths
 from difix3d.sfm.opencv_threads import one_opencv_thread
@@ -67,21 +67,21 @@ def refine(
     focal lengths as they are. threads: photos at a time.
     """
     seen = yield from _look(straight, images_dir, threads, "Refining cameras")
-    if seen is None:
+    if seen is None or seen.sharp < _FEWEST_POINTS:
         return None
     refined = pycolmap.Reconstruction(model)
-    _add(refined, straight, seen)
+    features = set(model.points3D)
+    sharp = features | set(_add(refined, straight, seen)[: seen.sharp])
     yield from adjust(refined, hold_focal, 12, _ROUGH)
     _drop_outliers(refined)
     bent = pycolmap.Reconstruction(refined)
     if _with_second_term(bent):
         yield from adjust(bent, hold_focal, 12)
-    if _error_px(bent) < _MUCH_BETTER * _error_px(refined):
+    if _error_px(bent, sharp) < _MUCH_BETTER * _error_px(refined, sharp):
         refined = bent
     else:
         yield from adjust(refined, hold_focal, 8)
     _drop_outliers(refined)
-    features = set(model.points3D)
     return refined if _error_px(refined, features) < _WORSE * _error_px(model, features) else None
 
 
@@ -105,10 +105,12 @@ def fill(
 
 @dataclass(frozen=True)
 class _Seen:
-    """names: of the photos that tracks count; colours: [P, 3] of their points."""
+    """names: of the photos that tracks count; colours: [P, 3] of their points, of which the first `sharp` are corners:
+    the others are seen less exactly."""
 
     names: tuple[str, ...]
     tracks: Tracks
+    sharp: int
     colours: NDArray[np.uint8]
 
 
@@ -119,10 +121,11 @@ def _look(
     scene = plain(straight)
     names = tuple(view.name for view in scene.views)
     paths = [images_dir / name for name in names]
-    tracks = joined((yield from _tracks(scene, paths, threads, message)))
+    corners, far = yield from _tracks(scene, paths, threads, message)
+    tracks = joined([*corners, far])
     if len(tracks.points) < _FEWEST_POINTS:
         return None
-    return _Seen(names, tracks, _colours(tracks, paths, threads))
+    return _Seen(names, tracks, len(tracks.points) - len(far.points), _colours(tracks, paths, threads))
 
 
 def _opened(path: Path, mode: str) -> NDArray[np.uint8]:
@@ -134,7 +137,7 @@ def _opened(path: Path, mode: str) -> NDArray[np.uint8]:
 
 def _tracks(
     scene: Reconstruction, paths: Sequence[Path], threads: int, message: str
-) -> Generator[Progress, None, list[Tracks]]:
+) -> Generator[Progress, None, tuple[list[Tracks], Tracks]]:
     """The corners of swept photos, and what photos show far behind. Only these and neighbours of swept ones are
     opened."""
     planned = {index: plan for index, plan in enumerate(plans(scene)) if plan is not None}
@@ -176,9 +179,12 @@ def _tracks(
                     future.result()
                     done += 1
                     yield Progress(STAGE, message, done, pace.total, "photos", pace.left(done))
+            found: list[Tracks] = []
+            for _ in in_background(lambda: found.append(far.tracks()), lambda: 0):
+                yield Progress(STAGE, message, done, pace.total, "photos", 0.0)
         finally:
             pool.shutdown(cancel_futures=True)
-    return [*(tracks[index] for index in chosen), far.tracks()]
+    return [tracks[index] for index in chosen], found[0]
 
 
 def _spread(indices: list[int], most: int) -> list[int]:
@@ -188,8 +194,9 @@ def _spread(indices: list[int], most: int) -> list[int]:
     return [indices[round(at)] for at in np.linspace(0, len(indices) - 1, most)]
 
 
-def _add(model: pycolmap.Reconstruction, straight: pycolmap.Reconstruction, seen: _Seen) -> None:
-    """What was seen as points of the model, seen where its lenses have what `straight` has there."""
+def _add(model: pycolmap.Reconstruction, straight: pycolmap.Reconstruction, seen: _Seen) -> list[int]:
+    """What was seen as points of the model, seen where its lenses have what `straight` has there; their ids, in their
+    order."""
     tracks = seen.tracks
     image_ids, numbers = (np.empty(len(tracks.point), np.int64) for _ in range(2))
     for number in np.unique(tracks.photo):
@@ -202,8 +209,10 @@ def _add(model: pycolmap.Reconstruction, straight: pycolmap.Reconstruction, seen
     order = np.argsort(tracks.point, kind="stable")
     elements = [*map(pycolmap.TrackElement, image_ids[order].tolist(), numbers[order].tolist())]
     bounds = np.searchsorted(tracks.point[order], np.arange(len(tracks.points) + 1)).tolist()
-    for place, (start, stop), colour in zip(tracks.points, itertools.pairwise(bounds), seen.colours):
+    return [
         model.add_point3D(place, pycolmap.Track(elements[start:stop]), colour)
+        for place, (start, stop), colour in zip(tracks.points, itertools.pairwise(bounds), seen.colours)
+    ]
 
 
 def _colours(tracks: Tracks, paths: Sequence[Path], threads: int) -> NDArray[np.uint8]:
