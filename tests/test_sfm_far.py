@@ -119,11 +119,19 @@ def test_near_things_are_left_out_whether_their_depth_is_known_or_not() -> None:
 
 
 def test_nothing_is_far_where_there_is_no_background() -> None:
-    assert far_depths(scene_of(0.0)) is None and far_depths(scene_of(0.03)) is None
-    depths = far_depths(scene_of(0.1))
+    everybody = {index: [each for each in range(5) if each != index] for index in range(5)}
+    assert far_depths(scene_of(0.0), everybody) is None and far_depths(scene_of(0.03), everybody) is None
+    depths = far_depths(scene_of(0.1), everybody)
     assert depths is not None and all(1.5 * BOARD < depth < WALL for depth in depths)
     blind = View("0.png", CAMERAS[0], None, np.empty(0, np.int64))
-    assert far_depths(Reconstruction((blind,), np.empty((0, 3)), np.empty((0, 3), np.uint8))) is None
+    assert far_depths(Reconstruction((blind,) * 5, np.empty((0, 3)), np.empty((0, 3), np.uint8)), everybody) is None
+
+
+def test_nothing_is_looked_for_where_photos_hardly_turn() -> None:
+    """9 degrees to the next one, of 59."""
+    assert far_depths(scene_of(0.2), {0: [1], 1: [0, 2], 2: [1, 3], 3: [2, 4], 4: [3]}) is None
+    assert far_depths(scene_of(0.2), {0: [2], 1: [3], 2: [0, 4], 3: [1], 4: [2]}) is not None
+    assert far_depths(scene_of(0.2), {}) is None
 
 
 def test_refining_looks_for_them_as_well(tmp_path: Path) -> None:

@@ -29,6 +29,9 @@ _BEHIND = 2.0
 _SHARE = 0.05
 """Of a photo's points that are far, on average, for more to be looked for. Captures have much more or much less: a
 background, or none."""
+_TURNED_SHARE = 0.2
+"""Of its field of view that a photo turns from its neighbours, at least: in less, as between frames of a video, swept
+depth finds the background as well."""
 _SIDE_PX = 720
 """Of the picture that is doubled. More takes longer, and brought hardly more points."""
 _FEATURES, _LAYERS, _CONTRAST = 3000, 2, 0.013
@@ -66,15 +69,29 @@ class Features:
         return cls(np.empty((0, 2)), np.empty((0, 2)), np.empty((0, 128), np.float32))
 
 
-def far_depths(scene: Reconstruction) -> list[float] | None:
+def far_depths(scene: Reconstruction, neighbours: Mapping[int, Sequence[int]]) -> list[float] | None:
     """From where on things are far, for each view, world units. None where hardly anything is: where there is no
-    background, there is none to be found."""
+    background, there is none to be found; nor where it need not be looked for.
+
+    neighbours: those that views are swept with.
+    """
+    if not neighbours or np.median([_turned(scene, *each) for each in neighbours.items()]) < _TURNED_SHARE:
+        return None
     depths, shares = [], []
     for view in scene.views:
         _, z = project(view.camera, scene.points[view.point_indices])
         depths.append(_BEHIND * float(np.median(z)) if len(z) else np.inf)
         shares.append(float(np.mean(z > depths[-1])) if len(z) else 0.0)
     return depths if np.mean(shares) >= _SHARE else None
+
+
+def _turned(scene: Reconstruction, index: int, neighbours: Sequence[int]) -> float:
+    """By what share of its field of view, along its longer side, a view is turned from its neighbours, on average."""
+    camera = scene.views[index].camera
+    field = 2 * np.arctan(max(camera.width, camera.height) / (2 * camera.K[0, 0]))
+    ahead = camera.world_from_cam[:3, 2]
+    cosines = [ahead @ scene.views[each].camera.world_from_cam[:3, 2] for each in neighbours]
+    return float(np.mean(np.arccos(np.clip(cosines, -1, 1)))) / float(field)
 
 
 class FarPoints:

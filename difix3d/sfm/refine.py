@@ -142,7 +142,7 @@ def _tracks(
     opened."""
     planned = {index: plan for index, plan in enumerate(plans(scene)) if plan is not None}
     chosen = _spread(list(planned), _MOST_SWEPT)
-    far_from = far_depths(scene)
+    far_from = far_depths(scene, {index: plan.neighbours for index, plan in planned.items()})
     looked_at = [] if far_from is None else _spread(list(planned), _MOST_FAR)
     far = FarPoints(scene, {index: far_from[index] for index in looked_at} if far_from else {})
     needed = sorted({*chosen, *looked_at, *(other for index in chosen for other in planned[index].neighbours)})
