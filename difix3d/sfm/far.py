@@ -1,10 +1,10 @@
 """Points far behind a subject: the buildings around a statue, the trees beyond a field.
 
-Sweeping planes finds few of them. Photos taken around a subject turn by 20 degrees and more from one to the next, share
-a third of what is behind it, and see that a hundred pixels from where any one plane would put it. Features of the
-doubled picture are found again all the same; and cameras stand already, so they are looked for only where no near depth
-is believed, and compared only along epipolar lines, from behind the subject on. COLMAP triangulates what is seen under
-an angle that tells how far it is.
+Sweeping planes finds few of them. Photos taken around a subject turn much from one to the next, share little of what is
+behind it, and see that far from where any one plane would put it. Features of the doubled picture are found again all
+the same; and cameras stand already, so they are looked for only where no near depth is believed, and compared only
+along epipolar lines, from behind the subject on. COLMAP triangulates what is seen under an angle that tells how far it
+is.
 """
 
 from __future__ import annotations
@@ -87,11 +87,15 @@ def far_depths(scene: Reconstruction, neighbours: Mapping[int, Sequence[int]]) -
 
 def _turned(scene: Reconstruction, index: int, neighbours: Sequence[int]) -> float:
     """By what share of its field of view, along its longer side, a view is turned from its neighbours, on average."""
-    camera = scene.views[index].camera
-    field = 2 * np.arctan(max(camera.width, camera.height) / (2 * camera.K[0, 0]))
-    ahead = camera.world_from_cam[:3, 2]
-    cosines = [ahead @ scene.views[each].camera.world_from_cam[:3, 2] for each in neighbours]
-    return float(np.mean(np.arccos(np.clip(cosines, -1, 1)))) / float(field)
+    camera, *others = (scene.views[each].camera for each in (index, *neighbours))
+    field_deg = np.degrees(2 * np.arctan(max(camera.width, camera.height) / (2 * camera.K[0, 0])))
+    return float(_turned_deg([camera, *others])[0, 1:].mean() / field_deg)
+
+
+def _turned_deg(cameras: Sequence[Camera]) -> NDArray[np.float64]:
+    """[N, N] between each two optical axes."""
+    ahead = np.array([camera.world_from_cam[:3, 2] for camera in cameras]).reshape(-1, 3)
+    return np.degrees(np.arccos(np.clip(ahead @ ahead.T, -1, 1)))
 
 
 class FarPoints:
@@ -160,8 +164,7 @@ class FarPoints:
 def _pairs(cameras: dict[int, Camera], depths: Mapping[int, float]) -> list[tuple[int, int]]:
     """Of these, which look much the same way at what is far."""
     indices = list(cameras)
-    ahead = np.array([camera.world_from_cam[:3, 2] for camera in cameras.values()]).reshape(-1, 3)
-    turned_deg = np.degrees(np.arccos(np.clip(ahead @ ahead.T, -1, 1)))
+    turned_deg = _turned_deg([*cameras.values()])
     centres = np.array([camera.position for camera in cameras.values()]).reshape(-1, 3)
     far = np.array([depths[index] for index in indices])
     apart = np.linalg.norm(centres[:, None] - centres, axis=2) / np.minimum(far[:, None], far)

@@ -30,6 +30,7 @@ from difix3d.sfm.opencv_threads import one_opencv_thread
 from difix3d.sfm.snapshot import plain
 from difix3d.sfm.stereo import believed, plans, sweep
 from difix3d.sfm.tracks import Floats, Tracks, follow, joined
+from difix3d.spread import evenly
 from difix3d.types import Reconstruction
 
 POINTS = 24_000
@@ -141,9 +142,9 @@ def _tracks(
     """The corners of swept photos, and what photos show far behind. Only these and neighbours of swept ones are
     opened."""
     planned = {index: plan for index, plan in enumerate(plans(scene)) if plan is not None}
-    chosen = _spread(list(planned), _MOST_SWEPT)
+    chosen = evenly(list(planned), _MOST_SWEPT)
     far_from = far_depths(scene, {index: plan.neighbours for index, plan in planned.items()})
-    looked_at = [] if far_from is None else _spread(list(planned), _MOST_FAR)
+    looked_at = [] if far_from is None else evenly(list(planned), _MOST_FAR)
     far = FarPoints(scene, {index: far_from[index] for index in looked_at} if far_from else {})
     needed = sorted({*chosen, *looked_at, *(other for index in chosen for other in planned[index].neighbours)})
     with ThreadPoolExecutor(threads) as reading:
@@ -185,13 +186,6 @@ def _tracks(
         finally:
             pool.shutdown(cancel_futures=True)
     return [tracks[index] for index in chosen], found[0]
-
-
-def _spread(indices: list[int], most: int) -> list[int]:
-    """At most so many of them, evenly."""
-    if len(indices) <= most:
-        return indices
-    return [indices[round(at)] for at in np.linspace(0, len(indices) - 1, most)]
 
 
 def _add(model: pycolmap.Reconstruction, straight: pycolmap.Reconstruction, seen: _Seen) -> list[int]:

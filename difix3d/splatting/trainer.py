@@ -30,6 +30,7 @@ from difix3d.splatting.dispatch import shared
 from difix3d.splatting.initialise import joined, scene_depth, shell_splats, splats_from_points
 from difix3d.splatting.parameters import SplatParameters
 from difix3d.splatting.schedule import Clock
+from difix3d.spread import evenly
 from difix3d.types import Camera, Splats
 
 _UPDATE_SECONDS = 0.25
@@ -184,7 +185,7 @@ class Trainer:
         self, seconds: float, fraction: float, training_loss: float
     ) -> Generator[Update, None, tuple[float, float]]:
         """Mean (PSNR in dB, loss) of some held-out photos, with an Update after each."""
-        scored, values = _evenly(self.heldout, _SCORED_PHOTOS), []
+        scored, values = evenly(self.heldout, _SCORED_PHOTOS), []
         for photo in scored:
             before = time.monotonic()
             values.append(self.score(photo))
@@ -281,9 +282,3 @@ def _near_limit(points: NDArray, camera: Camera) -> float:
     pixels = (in_camera @ camera.K.T)[:, :2] / in_camera[:, 2:]
     inside = (pixels > 0).all(1) & (pixels < (camera.width, camera.height)).all(1)
     return 0.5 * float(np.percentile(in_camera[inside, 2], 1)) if inside.any() else 0.0
-
-
-def _evenly(photos: Sequence[Photo], count: int) -> list[Photo]:
-    if len(photos) <= count:
-        return list(photos)
-    return [photos[round(index)] for index in np.linspace(0, len(photos) - 1, count)]

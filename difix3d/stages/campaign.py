@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from difix3d.errors import ConfigError, Difix3DError
 from difix3d.events import Done, Event, Progress, Warned
+from difix3d.spread import evenly
 from difix3d.stages.base import option
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ def campaign(config: CampaignConfig) -> Iterator[Event]:
     others = sum(map(len, unseen.values()))
     asks_all = others < _ENOUGH and any(seen.values())
     chosen = photos if asks_all else unseen
-    asked = {name: _spread(sorted(frames), config.frames) for name, frames in chosen.items()}
+    asked = {name: evenly(sorted(frames), config.frames) for name, frames in chosen.items()}
     if asks_all:
         known, total = sum(len(seen[name] & {*frames}) for name, frames in asked.items()), sum(map(len, asked.values()))
         yield Warned(
@@ -150,12 +149,6 @@ def _photos(scene: Scene) -> Generator[Event, None, dict[int, str]]:
             f"--scene {scene.root} --trajectory {HELDOUT}."
         )
     return there
-
-
-def _spread(frames: Sequence[int], most: int) -> list[int]:
-    """At most so many of them, evenly."""
-    places = np.linspace(0, len(frames) - 1, min(most, len(frames))).round()
-    return [frames[int(place)] for place in places]
 
 
 def _matches(scene: Scene, frames: list[int], new: Fixer, old: Fixer) -> Iterator[tuple[int, Match | None]]:

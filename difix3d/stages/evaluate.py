@@ -18,6 +18,7 @@ from difix3d.fixers.listing import trained_frames
 from difix3d.formats.image import read_rgb, write_rgb
 from difix3d.perceptual_weights import how_to_get
 from difix3d.scene import Scene
+from difix3d.spread import evenly
 from difix3d.stages.base import option, stage
 from difix3d.stages.fit import PRESETS
 from difix3d.stages.fix import check_fixer, fixer_inputs
@@ -182,9 +183,7 @@ def _small(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _sheet(judged: list[_Judged]) -> NDArray[np.uint8]:
     """Photo | render | fix of each, the worst render first; of many photos, some from worst to best. Upright pictures
     are narrow: then two or three photos share a row."""
-    ordered = sorted(judged, key=lambda one: (one.raw["psnr"] or 0.0, one.name))
-    if len(ordered) > _SHEET_PHOTOS:
-        ordered = [ordered[round(at)] for at in np.linspace(0, len(ordered) - 1, _SHEET_PHOTOS)]
+    ordered = evenly(sorted(judged, key=lambda one: (one.raw["psnr"] or 0.0, one.name)), _SHEET_PHOTOS)
     width = max(one.row.shape[1] for one in ordered) + 2 * _GAP_PX
     columns = max(1, min(_SHEET_WIDTH_PX // width, len(ordered)))
     height = _ROW_PX + _GAP_PX

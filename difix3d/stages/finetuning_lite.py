@@ -21,6 +21,7 @@ from difix3d.fixers.lite.network import MULTIPLE
 from difix3d.losses import LPIPS
 from difix3d.pairs.read import FRAMES, SIDECAR
 from difix3d.perceptual_weights import find_weights, how_to_get
+from difix3d.spread import evenly
 from difix3d.stages.finetuning_run import FinetuningRun, made_with
 from difix3d.training import state
 from difix3d.training.card import card
@@ -104,9 +105,7 @@ class LiteFinetuning(FinetuningRun):
                 yield Progress("finetune", "carrying photos into the frames", done, total, "frames")
 
     def _judged(self) -> list[TrainingPair]:
-        from difix3d.training.validation import chosen
-
-        return chosen(self.pairs["test"], self.config.validation_pairs)
+        return evenly(self.pairs["test"], self.config.validation_pairs)
 
     def load(self) -> None:
         """The parent, or the saved state of a run that was stopped."""

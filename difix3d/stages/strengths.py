@@ -26,6 +26,7 @@ from difix3d.fixers.listing import trained_frames
 from difix3d.fixers.strength import Compared, compare, strength_of
 from difix3d.formats.image import read_rgb
 from difix3d.scene import hash_file
+from difix3d.spread import evenly
 from difix3d.trajectories import HELDOUT
 from difix3d.types import Camera, View
 
@@ -112,9 +113,7 @@ class Strengths:
         if isinstance(session.fixer, LiteFixer):
             seen = trained_frames([str(session.fixer.weights.parent)], session.scene.id, known)
             known = {index: name for index, name in known.items() if index not in seen} or known
-        order = list(known)
-        places = np.linspace(0, len(order) - 1, min(_MOST_PHOTOS, len(order))).round()
-        return [(order[int(place)], views[known[order[int(place)]]]) for place in places]
+        return [(index, views[known[index]]) for index in evenly(list(known), _MOST_PHOTOS)]
 
     def _compared(self, index: int, view: View, long_side_px: int) -> Compared | None:
         assert view.image_path is not None, "read_reconstruction was given images_dir"

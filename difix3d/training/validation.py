@@ -20,6 +20,7 @@ from difix3d import metrics
 from difix3d.atomic import replacing_file
 from difix3d.fixers.difix.images import to_rgb
 from difix3d.fixers.difix.pipeline import DifixPipeline
+from difix3d.spread import evenly
 from difix3d.training.dataset import open_picture
 from difix3d.training.framing import Framing
 from difix3d.training.loop import Trainer
@@ -52,7 +53,7 @@ class Validator:
     """
 
     def __init__(self, trainer: Trainer, pairs: Sequence[TrainingPair], framing: Framing, most: int, folder: Path):
-        self.pairs = chosen(pairs, most)
+        self.pairs = evenly(pairs, most)
         self._trainer, self._framing, self._folder = trainer, framing, folder
 
     def run(self) -> dict[str, Any]:
@@ -75,13 +76,6 @@ class Validator:
             for tracker in run.trackers:
                 tracker.log_images({"validation": pictures[None]}, step=trainer.step, dataformats="NHWC")
         return {"step": trainer.step, **found}
-
-
-def chosen(pairs: Sequence[TrainingPair], most: int) -> list[TrainingPair]:
-    """At most so many of them, evenly spread."""
-    if len(pairs) <= most:
-        return list(pairs)
-    return [pairs[round(at)] for at in np.linspace(0, len(pairs) - 1, most)] if most else []
 
 
 def means(judged: Sequence[Judged]) -> dict[str, Any]:

@@ -7,9 +7,10 @@ import pytest
 from PIL import Image
 
 from difix3d import metrics
+from difix3d.spread import evenly
 from difix3d.training.framing import Framing
 from difix3d.training.pairs import read_pairs
-from difix3d.training.validation import METRICS, Validator, chosen
+from difix3d.training.validation import METRICS, Validator
 
 pytestmark = pytest.mark.shared
 
@@ -58,5 +59,5 @@ def test_the_average_is_what_is_judged(make_trainer, export, tmp_path) -> None:
 
 def test_some_of_many_pairs_are_spread_over_all(export) -> None:
     pairs = list(range(100))
-    assert chosen(pairs, 4) == [0, 33, 66, 99]
-    assert chosen(pairs[:3], 4) == [0, 1, 2] and chosen(pairs, 0) == [] and chosen(pairs, 1) == [0]
+    assert evenly(pairs, 4) == [0, 33, 66, 99]
+    assert evenly(pairs[:3], 4) == [0, 1, 2] and evenly(pairs, 0) == [] and evenly(pairs, 1) == [0]
