@@ -37,7 +37,9 @@ def picture(seed: int, size: tuple[int, int]) -> np.ndarray:
     return (np.stack(waves, axis=-1) * 100 + 128).astype(np.uint8)
 
 
-def make_scene(scenes: Path, name: str, *, seed: int = 0, fixer: str = "reproject") -> Scene:
+def make_scene(
+    scenes: Path, name: str, *, seed: int = 0, fixer: str = "reproject", orbit_frames: int = ORBIT_FRAMES
+) -> Scene:
     """Six photos 20 degrees apart, two of them held out; renders and fixes of `heldout` and of `orbit`."""
     scene = Scene.create(scenes / name, source="test")
     names = [f"{number:05d}.png" for number in range(6)]
@@ -49,7 +51,7 @@ def make_scene(scenes: Path, name: str, *, seed: int = 0, fixer: str = "reprojec
     write_json(scene.split_path, {"train": [n for n in names if n not in HELDOUT], "heldout": list(HELDOUT)})
     cameras = tuple(camera_at(20.0 * names.index(photo), RENDER_SIZE) for photo in HELDOUT)
     write_camera_path(scene.trajectory_path("heldout"), Trajectory("heldout", cameras, view_names=HELDOUT))
-    for trajectory, frames in (("heldout", len(HELDOUT)), ("orbit", ORBIT_FRAMES)):
+    for trajectory, frames in (("heldout", len(HELDOUT)), ("orbit", orbit_frames)):
         listed = []
         for index in range(frames):
             write_rgb(scene.renders_dir(trajectory) / f"{index:05d}.png", picture(seed + 50 + index, RENDER_SIZE))
