@@ -75,7 +75,9 @@ def build(shared: Shared) -> None:
         _fetcher(shared, fetching), [*opened, fixer], fetching.outputs, show_progress="hidden", **fixers.FETCHING
     )
     fetched.then(*noted, **QUIET)
-    measured = fetched.success(_measurer(shared, fetching), asked, fetching.outputs, show_progress="hidden", **SLOW)
+    # What looked at no photos as far as was known may do so now that it is here.
+    ready = fetched.success(_offerer(shared, keep=True), [*asked, photos], offered, **QUIET)
+    measured = ready.success(_measurer(shared, fetching), asked, fetching.outputs, show_progress="hidden", **SLOW)
     measured.success(_fixer(shared), [*asked, photos], sides, show_progress="full", show_progress_on=[go], **SLOW)
 
 
@@ -136,7 +138,7 @@ def _frame_reader(shared: Shared) -> Any:
 
 def _offerer(shared: Shared, keep: bool = False) -> Any:
     """Photos for this frame, the best ones chosen; what was chosen for the same frame stays so with another fixer.
-    keep: what is offered for the frame and the fixer already stays as it is."""
+    keep: what is offered for the frame and the fixer already stays as it is, while the fixer looks at as many."""
 
     @told
     def offer(
@@ -144,13 +146,14 @@ def _offerer(shared: Shared, keep: bool = False) -> Any:
     ) -> Any:
         if not scene_id or not trajectory or not fixer:
             return None
+        began = time.time_ns()
         asked = [scene_id, trajectory, int(index), fixer]
-        if keep and now and now.get("asked") == asked:
-            return gr.skip()
         scene = shared.studio.open_scene(scene_id, visitor["id"])
         chooser = shared.studio.chooser(scene, fixer)
         most = chooser.session.fixer.max_references
-        value = {"most": most, "asked": asked, "live": chooser.previews, "visitor": visitor["id"]}
+        if keep and now and now.get("asked") == asked and now.get("most") == most:
+            return gr.skip()
+        value = {"most": most, "asked": asked, "live": chooser.previews, "visitor": visitor["id"], "began": began}
         # Renders without cameras: nothing to offer here, and whoever presses Fix is told what is missing.
         if most == 0 or not scene.trajectory_path(trajectory).is_file():
             return {**value, "photos": [], "chosen": []}
@@ -230,10 +233,7 @@ def _fixer(shared: Shared) -> Any:
             raise ConfigError(NO_FRAMES)
         scene = shared.studio.open_scene(scene_id, visitor["id"])
         session = shared.studio.session(scene, fixer)
-        offered = photos or {}
-        chosen: list[str] | None = [str(name) for name in offered.get("chosen", [])]
-        if offered.get("most") == 0 and session.fixer.max_references:
-            chosen = None  # the weights came since, and do look at photos: nobody could choose any
+        chosen = [str(name) for name in (photos or {}).get("chosen", [])]
         frame = session.frame(trajectory, int(index))
         if zero.present() and session.fixer.device() != "cpu":
             name = shared.studio.fixer(fixer).name

@@ -1,12 +1,13 @@
 // Photos to choose references from, each with a bar of how much of the frame it covers.
 // props.value: {photos: [{name, url, covered, angle}], chosen: [names in order], most, asked: [scene, trajectory, index,
-// fixer], live, visitor}. A press adds the photo as the next reference, or takes it out; `chosen` follows at once, and
-// where `live` the server is asked for the fix, which is shown in the wipe. A newer press ends an older request.
+// fixer], live, visitor, began}. A press adds the photo as the next reference, or takes it out; `chosen` follows at once, and
+// where `live` the server is asked for the fix, which is shown in the wipe. A newer press ends an older request. Of two
+// questions to the server the older may be answered last (its photos took longer to rank): the newer answer stays.
 const root = element.querySelector(".dx-picker");
 const group = root.querySelector(".dx-photos");
 const said = root.querySelector(".dx-picker-said");
 const page = crypto.randomUUID ? crypto.randomUUID() : String(Math.random());
-let chosen = [], shown = "", asked = "", following = false, turn = 0, waiting = null, late = null;
+let chosen = [], shown = "", asked = "", following = false, turn = 0, waiting = null, late = null, newest = null;
 
 const wipe = () => document.querySelector("#dx-fix-wipe .dx-wipe");
 const frameOf = (value) => JSON.stringify(value.asked.slice(0, 3));
@@ -27,7 +28,7 @@ function press(name) {
   if (chosen.includes(name)) chosen = chosen.filter((other) => other !== name);
   else chosen = [...chosen, name].slice(-Math.max(1, most));
   mark();
-  props.value = { ...props.value, chosen };
+  newest = props.value = { ...props.value, chosen };
   if (props.value.live) follow();
   else say(`${chosen.length} of at most ${most} chosen. Press the button to fix the frame.`);
 }
@@ -99,6 +100,8 @@ function card(photo) {
 }
 function draw() {
   const value = props.value;
+  if (value && newest && value.began < newest.began) { props.value = newest; return; }
+  newest = value;
   root.hidden = !value || !value.photos.length;
   if (!value) { stop(); following = false; asked = ""; return; }
   const before = chosen.join();

@@ -18,13 +18,14 @@ from difix3d.fixers.listing import offers
 
 pytestmark = [pytest.mark.browser, pytest.mark.shared]
 
-REPO = "nvidia/difix_ref"
+REPO, TUNED = "nvidia/difix_ref", "somebody/tuned"
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
 
 @pytest.fixture(scope="module")
 def hub(shared: Path) -> Iterator[StandInHub]:
-    with StandInHub({REPO: shared / "golden" / "checkpoint_difix_ref"}).serving() as serving:
+    checkpoint = shared / "golden" / "checkpoint_difix_ref"
+    with StandInHub({REPO: checkpoint, TUNED: checkpoint}).serving() as serving:
         yield serving
 
 
@@ -154,6 +155,29 @@ def test_who_closes_the_tab_stands_in_nobodys_way(tab: Page, studio: Server, hub
     other.wait_for_timeout(2500)  # the page has read the scene again meanwhile, and leaves the choice alone
     expect(other.locator("#dx-fix-fixer input")).to_have_value(f"difix ({REPO})")
     picture(other, "fix-difix")
+
+
+def test_photos_are_offered_once_a_checkpoint_is_here_and_looks_at_them(
+    browser: Browser, hub: StandInHub, tmp_path: Path
+) -> None:
+    render_trajectory(write_fitted_scene(tmp_path / "scenes" / "ball"))
+    hub.bytes_per_s = 0
+    studio = Server(tmp_path, environment=environment(hub.url, tmp_path / "home", DIFIX3D_FIXER=TUNED))
+    studio.start()
+    context = browser.new_context(viewport=WIDE)
+    tab = context.new_page()
+    tab.goto(studio.url)
+    open_step(tab, "Fix")
+    go, pressed = tab.locator("#dx-fix-go"), tab.locator(".dx-photos button[aria-pressed=true]")
+    choose(tab, f"difix ({TUNED})")
+    expect(go).to_have_text(re.compile("Download"), timeout=30_000)
+    tab.wait_for_timeout(5000)  # the photos for the fixer before it come late, and are not its own
+    assert tab.locator(".dx-photos button").count() == 0, "nobody knows yet what it looks at"
+    go.click()
+    expect(tab.locator("#dx-fix-right input")).to_have_value(re.compile(rf"{TUNED}.*, photos \d+$"), timeout=120_000)
+    expect(pressed).to_have_count(1)
+    context.close()
+    studio.stop()
 
 
 def start_slowly(tab: Page, hub: StandInHub) -> None:
