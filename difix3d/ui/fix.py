@@ -233,7 +233,10 @@ def _fixer(shared: Shared) -> Any:
             raise ConfigError(NO_FRAMES)
         scene = shared.studio.open_scene(scene_id, visitor["id"])
         session = shared.studio.session(scene, fixer)
-        chosen = [str(name) for name in (photos or {}).get("chosen", [])]
+        offered = photos or {}
+        chosen: list[str] | None = [str(name) for name in offered.get("chosen", [])]
+        if offered.get("most") == 0 and session.fixer.max_references:
+            chosen = None  # the weights came since, and do look at photos: nobody could choose any
         frame = session.frame(trajectory, int(index))
         if zero.present() and session.fixer.device() != "cpu":
             name = shared.studio.fixer(fixer).name

@@ -157,16 +157,21 @@ def test_who_closes_the_tab_stands_in_nobodys_way(tab: Page, studio: Server, hub
     picture(other, "fix-difix")
 
 
-def test_photos_are_offered_once_a_checkpoint_is_here_and_looks_at_them(
-    browser: Browser, hub: StandInHub, tmp_path: Path
-) -> None:
+@pytest.fixture
+def tuned(hub: StandInHub, tmp_path: Path) -> Iterator[Server]:
+    """A server whose Difix is somebody's on the Hub, of which nobody knows anything before it is here."""
     render_trajectory(write_fitted_scene(tmp_path / "scenes" / "ball"))
     hub.bytes_per_s = 0
-    studio = Server(tmp_path, environment=environment(hub.url, tmp_path / "home", DIFIX3D_FIXER=TUNED))
-    studio.start()
+    started = Server(tmp_path, environment=environment(hub.url, tmp_path / "home", DIFIX3D_FIXER=TUNED))
+    started.start()
+    yield started
+    started.stop()
+
+
+def test_photos_are_offered_once_a_checkpoint_is_here_and_looks_at_them(browser: Browser, tuned: Server) -> None:
     context = browser.new_context(viewport=WIDE)
     tab = context.new_page()
-    tab.goto(studio.url)
+    tab.goto(tuned.url)
     open_step(tab, "Fix")
     go, pressed = tab.locator("#dx-fix-go"), tab.locator(".dx-photos button[aria-pressed=true]")
     choose(tab, f"difix ({TUNED})")
@@ -177,7 +182,6 @@ def test_photos_are_offered_once_a_checkpoint_is_here_and_looks_at_them(
     expect(tab.locator("#dx-fix-right input")).to_have_value(re.compile(rf"{TUNED}.*, photos \d+$"), timeout=120_000)
     expect(pressed).to_have_count(1)
     context.close()
-    studio.stop()
 
 
 def start_slowly(tab: Page, hub: StandInHub) -> None:
