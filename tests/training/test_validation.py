@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 
 from difix3d import metrics
-from difix3d.spread import evenly
 from difix3d.training.framing import Framing
 from difix3d.training.pairs import read_pairs
 from difix3d.training.validation import METRICS, Validator
@@ -55,9 +54,3 @@ def test_the_average_is_what_is_judged(make_trainer, export, tmp_path) -> None:
     target = np.asarray(Image.open(pairs[0].target_image).convert("RGB"))
     assert found["output"]["psnr"] == pytest.approx(metrics.psnr(np.asarray(fixed), target), abs=1e-3)
     assert trainer.pipeline(Image.open(pairs[0].image), Image.open(pairs[0].references[0])).images[0] != fixed
-
-
-def test_some_of_many_pairs_are_spread_over_all(export) -> None:
-    pairs = list(range(100))
-    assert evenly(pairs, 4) == [0, 33, 66, 99]
-    assert evenly(pairs[:3], 4) == [0, 1, 2] and evenly(pairs, 0) == [] and evenly(pairs, 1) == [0]
