@@ -29,6 +29,7 @@ from difix3d.ui.shared import Shared
 from difix3d.ui.studio import Studio, owner_key
 
 VISITOR = "a-visitor-of-this-test"
+QUESTION = ("scene", "walk", 0, "reproject")
 
 
 class Slow(Weightless):
@@ -177,10 +178,15 @@ def test_somebody_elses_scene_is_not_there(scene: Scene) -> None:
     assert post(TestClient(app)).status_code == 410
 
 
+def offered(chosen: list[str], most: int = 4) -> dict[str, object]:
+    """What the page says of its photos."""
+    return {"asked": [*QUESTION], "most": most, "photos": [], "chosen": chosen}
+
+
 def test_a_fix_is_kept_by_whom_the_scene_belongs_to_and_only_shown_to_others(scene: Scene, chooser: Chooser) -> None:
     studio = Studio(scene.root.parent, f"sqlite:///{scene.root.parent / 'ratings.sqlite'}", public=True)
     press = fix._fixer(Shared(studio, *[None] * 4))  # type: ignore[arg-type]
-    asked = ["scene", "walk", 0, "reproject", {"chosen": ["00001.png"]}]
+    asked = [*QUESTION, offered(["00001.png"])]
     *boxes, shown = press({"id": VISITOR}, *asked)
     expected = chooser.session.fix(chooser.session.frame("walk", 0), ["00001.png"])
     assert np.array_equal(picture(shown["after"]), expected.rgb) and shown["before"].startswith("media/")
@@ -197,13 +203,16 @@ def test_a_fix_is_kept_by_whom_the_scene_belongs_to_and_only_shown_to_others(sce
 
 
 def test_a_fixer_whose_weights_came_since_chooses_photos_itself(scene: Scene, chooser: Chooser) -> None:
-    """Until they are here nobody knows that they look at photos, and the page offers none."""
+    """Until they are here nobody knows that they look at photos, and the page offers none. So does any fixer whose
+    photos could not be offered."""
     studio = Studio(scene.root.parent, f"sqlite:///{scene.root.parent / 'ratings.sqlite'}", public=True)
     press = fix._fixer(Shared(studio, *[None] * 4))  # type: ignore[arg-type]
-    *_, shown = press({"id": VISITOR}, "scene", "walk", 0, "reproject", {"most": 0, "photos": [], "chosen": []})
     expected = chooser.session.fix(chooser.session.frame("walk", 0))
-    assert expected.references and np.array_equal(picture(shown["after"]), expected.rgb)
-    *_, shown = press({"id": VISITOR}, "scene", "walk", 0, "reproject", {"most": 4, "photos": [], "chosen": []})
+    # Not known to look at any; could not be offered, as on a full disk; offered for the frame before.
+    for photos in (offered([], most=0), None, {**offered(["00001.png"]), "asked": ["scene", "walk", 1, "reproject"]}):
+        *_, shown = press({"id": VISITOR}, *QUESTION, photos)
+        assert expected.references and np.array_equal(picture(shown["after"]), expected.rgb), photos
+    *_, shown = press({"id": VISITOR}, *QUESTION, offered([]))
     assert "no photos" in shown["caption"], "who takes all photos out gets none"
 
 

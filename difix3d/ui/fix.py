@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from difix3d.errors import ConfigError, SceneError
+from difix3d.errors import ConfigError, Difix3DError, SceneError
 from difix3d.formats.contact_sheet import thumbnail
 from difix3d.formats.image import read_rgb, write_rgb
 from difix3d.ratings.candidates import RENDER, candidates_of
@@ -21,6 +22,8 @@ from difix3d.ui.live import NOT_KEPT, how_much, unkept
 from difix3d.ui.scene import NO_SCENE
 from difix3d.ui.shared import QUIET, SLOW, Shared, empty, told
 from difix3d.ui.widgets import picker, wipe
+
+log = logging.getLogger(__name__)
 
 MOST_OFFERED = 18
 PHOTOS_NOTE = (
@@ -161,7 +164,7 @@ def _offerer(shared: Shared, keep: bool = False) -> Any:
         photos = [
             {
                 "name": each.name,
-                "url": shared.studio.media.url(thumbnail_of(scene, each.name)),
+                "url": _small_picture(shared, scene, each.name),
                 "covered": each.covered,
                 "angle": round(each.angle_deg),
             }
@@ -233,10 +236,7 @@ def _fixer(shared: Shared) -> Any:
             raise ConfigError(NO_FRAMES)
         scene = shared.studio.open_scene(scene_id, visitor["id"])
         session = shared.studio.session(scene, fixer)
-        offered = photos or {}
-        chosen: list[str] | None = [str(name) for name in offered.get("chosen", [])]
-        if offered.get("most") == 0 and session.fixer.max_references:
-            chosen = None  # the weights came since, and do look at photos: nobody could choose any
+        chosen = _said(photos, [scene_id, trajectory, int(index), fixer], session.fixer.max_references)
         frame = session.frame(trajectory, int(index))
         if zero.present() and session.fixer.device() != "cpu":
             name = shared.studio.fixer(fixer).name
@@ -256,6 +256,24 @@ def _fixer(shared: Shared) -> Any:
         return (*boxes, comparison and {**comparison, "shown": time.time_ns()})
 
     return fix
+
+
+def _small_picture(shared: Shared, scene: Scene, name: str) -> str:
+    """The address of a photo's thumbnail; empty where none can be made (a full disk, a photo that cannot be read): the
+    photo can be chosen by its name all the same."""
+    try:
+        return shared.studio.media.url(thumbnail_of(scene, name))
+    except (Difix3DError, OSError) as error:
+        log.warning("no thumbnail of %s in %s: %s", name, scene.id, error)
+        return ""
+
+
+def _said(photos: Any, asked: list[Any], most: int) -> list[str] | None:
+    """The photos chosen on the page; None where none were offered for this frame and fixer, or before it was known to
+    look at any: then those are taken that would have been chosen."""
+    if not photos or photos["asked"] != asked or (most and not photos["most"]):
+        return None
+    return [str(name) for name in photos["chosen"]]
 
 
 def frames_of(scene: Scene) -> dict[str, list[int]]:

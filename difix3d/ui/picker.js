@@ -1,8 +1,9 @@
 // Photos to choose references from, each with a bar of how much of the frame it covers.
 // props.value: {photos: [{name, url, covered, angle}], chosen: [names in order], most, asked: [scene, trajectory, index,
-// fixer], live, visitor, began}. A press adds the photo as the next reference, or takes it out; `chosen` follows at once, and
-// where `live` the server is asked for the fix, which is shown in the wipe. A newer press ends an older request. Of two
-// questions to the server the older may be answered last (its photos took longer to rank): the newer answer stays.
+// fixer], live, visitor, began}. url: "" where there is no small picture. A press adds the photo as the next reference, or
+// takes it out; `chosen` follows at once, and where `live` the server is asked for the fix, which is shown in the wipe. A
+// newer press ends an older request. Of two questions to the server the older may be answered last (its photos took
+// longer to rank): the newer answer stays.
 const root = element.querySelector(".dx-picker");
 const group = root.querySelector(".dx-photos");
 const said = root.querySelector(".dx-picker-said");
@@ -80,10 +81,9 @@ function card(photo) {
   const covers = known ? percent(photo.covered) : "";
   button.dataset.label = `Photo ${short(photo.name)}, ${known ? `covers ${covers} of the frame, ` : ""}${photo.angle}° away`;
   button.title = button.dataset.label;
-  const image = new Image();
-  image.src = photo.url;
-  image.alt = "";
-  image.loading = "lazy";
+  const image = photo.url ? new Image() : document.createElement("em");
+  if (photo.url) Object.assign(image, { src: photo.url, alt: "", loading: "lazy" });
+  else image.textContent = short(photo.name);
   button.append(image, document.createElement("b"));
   if (known) {
     const bar = document.createElement("span");

@@ -4,6 +4,7 @@ working, and the fix follows the photos."""
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -181,6 +182,24 @@ def test_photos_are_offered_once_a_checkpoint_is_here_and_looks_at_them(browser:
     go.click()
     expect(tab.locator("#dx-fix-right input")).to_have_value(re.compile(rf"{TUNED}.*, photos \d+$"), timeout=120_000)
     expect(pressed).to_have_count(1)
+    context.close()
+
+
+def test_photos_without_small_pictures_are_chosen_by_name(browser: Browser, tuned: Server, picture) -> None:
+    """A file where small pictures of photos would go: as a full disk, it lets none be made."""
+    shutil.rmtree(tuned.scenes / "ball" / "previews" / "photos", ignore_errors=True)
+    (tuned.scenes / "ball" / "previews").mkdir(exist_ok=True)
+    (tuned.scenes / "ball" / "previews" / "photos").write_text("")
+    context = browser.new_context(viewport=WIDE)
+    tab = context.new_page()
+    tab.goto(tuned.url)
+    open_step(tab, "Fix")
+    pressed = tab.locator(".dx-photos button[aria-pressed=true]")
+    expect(pressed).not_to_have_count(0, timeout=30_000)
+    expect(pressed.first).to_contain_text(re.compile(r"^0000\d"))
+    picture(tab, "fix-photos-unseen")
+    tab.locator("#dx-fix-go").click()
+    expect(tab.locator("#dx-fix-right input")).to_have_value(re.compile(r"lite, photos \d"), timeout=60_000)
     context.close()
 
 
