@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import socket
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+_HOST = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:24] or "host"
+_WRITER = re.compile(r"\.([A-Za-z0-9]+)-(\d+)-[^.]*\.partial")
+_ELSEWHERE_SECONDS = 3600.0
+"""What another machine writes, to a folder that both share, changes more often than this."""
 
 
 @contextmanager
@@ -20,8 +28,8 @@ def replacing_file(path: Path) -> Iterator[Path]:
     The temporary name keeps the suffix, so that writers which choose a format by it still work.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    writer = f"{os.getpid()}-{threading.get_ident()}"  # two threads of the app may write one file at once
-    temporary = path.with_name(f".{path.stem}.{writer}.partial{path.suffix}")
+    thread = threading.get_ident()  # two threads of the app may write one file at once
+    temporary = path.with_name(f".{path.stem}.{_HOST}-{os.getpid()}-{thread}.partial{path.suffix}")
     try:
         yield temporary
         with temporary.open("rb") as written:
@@ -38,9 +46,8 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     Two renames: between them the old folder is at `.NAME.old`, where `recover_folder` finds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
-    temporary.chmod(0o755)
-    try:
+    with partial_folder(path) as temporary:
+        temporary.chmod(0o755)
         yield temporary
         old = path.with_name(f".{path.name}.old")
         shutil.rmtree(old, ignore_errors=True)
@@ -48,8 +55,43 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             path.rename(old)
         temporary.rename(path)
         shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def partial_folder(path: Path) -> Iterator[Path]:
+    """An empty folder beside `path`, for one writer, gone afterwards if still there; its name says whose it is."""
+    prefix = f".{path.name}.{_HOST}-{os.getpid()}-"
+    temporary = Path(tempfile.mkdtemp(prefix=prefix, suffix=".partial", dir=path.parent))
+    try:
+        yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def is_abandoned(partial: Path) -> bool:
+    """Whether whoever wrote this file or folder, named as those above, is gone: killed, since it would be gone too.
+
+    By the process in the name; where it is of another machine, by how long nothing in it has changed. A process that
+    started after the last change only has the number of the one that wrote.
+    """
+    import psutil
+
+    changed = _changed(partial)
+    writer = _WRITER.search(partial.name)
+    if writer is None or writer[1] != _HOST:
+        return time.time() - changed > _ELSEWHERE_SECONDS
+    try:
+        return psutil.Process(int(writer[2])).create_time() > changed + 1
+    except psutil.Error:
+        return True
+
+
+def _changed(path: Path) -> float:
+    """When anything in it last changed, unix time; now where it goes meanwhile."""
+    try:
+        return max(one.stat().st_mtime for one in (path, *path.rglob("*")))
+    except FileNotFoundError:
+        return time.time()
 
 
 def recover_folder(path: Path) -> None:

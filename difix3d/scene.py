@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from difix3d.atomic import recover_folder, write_json
+from difix3d.atomic import is_abandoned, recover_folder, write_json
 from difix3d.errors import SceneError
 from difix3d.events import Event, from_json, to_json
 
@@ -210,10 +210,10 @@ class Scene:
         """sha256 of each file, or of each folder's sorted names and contents; "missing" where there is none."""
         return {name: hash_path(self.root / name) for name in names}
 
-    def sweep_partials(self, older_than_seconds: float = 600.0) -> None:
+    def sweep_partials(self) -> None:
         """Remove what killed writers left half-written beside its target."""
-        for path in self.root.rglob(".*.partial*"):
-            if time.time() - path.stat().st_mtime > older_than_seconds:
+        for path in list(self.root.rglob(".*.partial*")):
+            if is_abandoned(path):
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
     # Events

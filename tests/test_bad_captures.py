@@ -32,8 +32,8 @@ def until_reconstruct(capture: Path, scene: Path, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("name", "kind", "words"),
     [
-        ("one_photo", "CaptureError", "Found 1 usable photo; at least 3"),
-        ("two_photos", "CaptureError", "Found 2 usable photos; at least 3"),
+        ("one_photo", "CaptureError", "Found 1 usable photo; at least 4"),
+        ("two_photos", "CaptureError", "Found 2 usable photos; at least 4"),
         ("all_identical", "CaptureError", "Found 1 usable photo; .* the same picture as 00.jpg"),
         ("corrupt_files", "CaptureError", "truncated.jpg: broken picture data"),
         ("textureless", "ReconstructionError", "Found 0 features in a typical photo; .* Take sharp photos"),
@@ -56,7 +56,7 @@ def until_reconstruct(capture: Path, scene: Path, capsys: pytest.CaptureFixture[
             "The camera only turned: .*depth cannot be measured. Walk around the subject",
             marks=pytest.mark.slow,
         ),
-        ("videos/one_frame.mp4", "CaptureError", "1 readable frame; at least 3"),
+        ("videos/one_frame.mp4", "CaptureError", "1 readable frame; at least 4"),
         ("videos/static_camera.mp4", "CaptureError", "the camera hardly moves"),
         ("videos/rotation_metadata_90.mp4", "CaptureError", "the camera hardly moves"),
         ("videos/all_black.mp4", "CaptureError", "black from start to end"),

@@ -72,7 +72,7 @@ def test_hostile_captures_end_with_status_2_and_no_traceback(shared: Path, tmp_p
         (["--holdout", "-1"], "ConfigError", "(holdout) is -1: expected 0"),
         (["--train-every", "0"], "ConfigError", "train_every is 0; at least 1"),
         (["--seconds", "-5"], "ConfigError", "seconds is -5"),
-        (["--fixer", "nobody/nothing"], "CaptureError", "at least 3"),  # of the Hub: asked when it is to fix
+        (["--fixer", "nobody/nothing"], "CaptureError", "at least 4"),  # of the Hub: asked when it is to fix
     ],
 )
 def test_a_run_tells_wrong_flags_before_its_first_stage(

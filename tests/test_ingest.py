@@ -65,7 +65,7 @@ def test_a_folder_of_photos(tmp_path: Path, run: Run) -> None:
     assert [row["source"] for row in capture["photos"]][1:3] == ["IMG_0009.jpg", "IMG_0010.jpg"]
     for row in capture["photos"]:
         assert row.keys() == {
-            "name", "source", "width", "height", "focal_px", "camera", "sharpness", "time_seconds",
+            "name", "source", "width", "height", "focal_px", "camera", "lens", "zoomed_mm", "sharpness", "time_seconds",
         }  # fmt: skip
         assert row["focal_px"] == pytest.approx(30 * 500 / 43.2666)
         assert row["camera"] == "Pocket 3"
@@ -85,7 +85,7 @@ def test_a_folder_of_photos(tmp_path: Path, run: Run) -> None:
 
 
 def test_large_photos_are_stored_small(tmp_path: Path, run: Run) -> None:
-    photos(tmp_path / "photos", 3)
+    photos(tmp_path / "photos", 4)
     _, _, capture = run(tmp_path / "photos", long_side_px=320)
     assert {(row["width"], row["height"]) for row in capture["photos"]} == {(320, 240)}
 
@@ -104,13 +104,13 @@ def test_unnumbered_or_unrelated_photos_are_unordered(tmp_path: Path, run: Run, 
 
 
 def test_a_second_run_is_skipped_until_the_upload_changes(tmp_path: Path, run: Run) -> None:
-    paths = photos(tmp_path / "photos", 4)
+    paths = photos(tmp_path / "photos", 5)
     run(tmp_path / "photos")
     _, events, _ = run(tmp_path / "photos")
     assert len(events) == 1
     assert events[0].skipped
     paths[0].unlink()
-    assert len(run(tmp_path / "photos")[2]["photos"]) == 3
+    assert len(run(tmp_path / "photos")[2]["photos"]) == 4
 
 
 def test_a_failed_upload_leaves_the_capture_before_it(tmp_path: Path, run: Run) -> None:
@@ -169,8 +169,8 @@ def test_corrupt_files_are_each_named(shared: Path, run: Run, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("one_photo", "Found 1 usable photo; at least 3"),
-        ("two_photos", "Found 2 usable photos; at least 3"),
+        ("one_photo", "Found 1 usable photo; at least 4"),
+        ("two_photos", "Found 2 usable photos; at least 4"),
         ("all_identical", "the same picture as"),
         ("videos/one_frame.mp4", "1 readable frame;"),
         ("videos/static_camera.mp4", "hardly moves"),

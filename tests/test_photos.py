@@ -183,13 +183,44 @@ def test_a_senseless_focal_length_is_none(exif: dict[int, object]) -> None:
     assert focal_px(exif, (640, 480), (640, 480)) is None
 
 
+def test_lens_and_zoom_come_out_where_the_sensor_size_is_unknown(tmp_path: Path) -> None:
+    exif = {FOCAL_MM: IFDRational(425, 100), 0xA434: "rear wide", 0xA404: IFDRational(2, 1)}
+    photo = read_photo(save(tmp_path / "zoomed.jpg", Image.fromarray(scene()), exif))
+    assert photo.focal_px is None and photo.lens == "rear wide" and photo.zoomed_mm == pytest.approx(8.5)
+    for zoom in (IFDRational(0, 1), IFDRational(1, 1)):  # 0: not used (Exif 2.3)
+        photo = read_photo(save(tmp_path / "plain.jpg", Image.fromarray(scene()), exif | {0xA404: zoom}))
+        assert photo.zoomed_mm == pytest.approx(4.25)
+    plain = read_photo(save(tmp_path / "none.jpg", Image.fromarray(scene())))
+    assert (plain.lens, plain.zoomed_mm) == ("", None)
+
+
+def test_a_jpeg_of_too_many_pixels_is_decoded_at_a_fraction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(photos, "MAX_PIXELS", 640 * 400 - 1)
+    path = save(tmp_path / "many.jpg", Image.fromarray(scene(640, 400)), {FOCAL_35MM: 26}, quality=95)
+    photo = read_photo(path, 160)
+    assert photo.rgb.shape == (100, 160, 3)
+    assert difference(photo.rgb, np.asarray(Image.fromarray(scene(640, 400)).resize((160, 100)))) < 3
+    assert photo.focal_px == pytest.approx(26 * np.hypot(160, 100) / photos.FILM_DIAGONAL_MM)
+    for kept, options in ((None, {}), (640, {}), (160, {"progressive": True})):  # the last is decoded whole
+        save(path, Image.fromarray(scene(640, 400)), **options)
+        with pytest.raises(FormatError, match="640x400 pixels"):
+            read_photo(path, kept)
+
+
+def test_what_a_phone_of_200_megapixels_takes_is_opened(tmp_path: Path) -> None:
+    path = tmp_path / "phone.jpg"
+    Image.new("L", (16320, 12240), 99).save(path, quality=50)
+    photo = read_photo(path, 320)
+    assert photo.rgb.shape == (240, 320, 3) and abs(int(photo.rgb.mean()) - 99) <= 1
+
+
 def test_gps_and_the_rest_do_not_come_out(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x010F], exif[0x0110], exif[0x013B] = "Maker\0", "Maker Model 5", "A. Person"
     exif.get_ifd(GPS_IFD)[2] = (52.0, 31.0, 12.0)
     Image.fromarray(scene()).save(tmp_path / "a.jpg", exif=exif)
     photo = read_photo(tmp_path / "a.jpg")
-    assert vars(photo).keys() == {"rgb", "focal_px", "camera"}
+    assert vars(photo).keys() == {"rgb", "focal_px", "camera", "lens", "zoomed_mm"}
     assert photo.camera == "Maker Model 5"
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from difix3d.atomic import recover_folder, replacing_file, replacing_folder, write_json
+from difix3d.atomic import partial_folder, recover_folder, replacing_file, replacing_folder, write_json
 from difix3d.errors import SceneError
 from difix3d.events import Artifact, Done, Event, Failed, Progress, Warned, from_json, to_json
 from difix3d.scene import Scene, folder_name, safe_name
@@ -105,6 +110,45 @@ def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path) -> None:
         raise RuntimeError
     assert (folder / "x").read_text() == "second"
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["folder", "value.txt"]
+
+
+def test_only_what_dead_writers_left_is_swept(scene: Scene) -> None:
+    """Whatever its age, which says how long a reconstruction takes and no more."""
+    old = time.time() - 7200
+
+    def aged(path: Path) -> Path:
+        for one in (*path.rglob("*"), path):
+            os.utime(one, (old, old))
+        return path
+
+    writing = "import sys, time; from pathlib import Path; from difix3d.atomic import partial_folder, replacing_file\n"
+    writing += "root = Path(sys.argv[1])\n"
+    writing += "with partial_folder(root / 'work') as folder, replacing_file(root / 'x.json') as file:\n"
+    writing += "    (folder / 'deep').mkdir(); (folder / 'deep/db').touch(); file.touch(); print('there', flush=True)\n"
+    writing += "    time.sleep(600)\n"
+    child = subprocess.Popen([sys.executable, "-c", writing, str(scene.root)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert child.stdout is not None and child.stdout.readline() == "there\n"
+        with partial_folder(scene.root / "mine") as mine:
+            mine.joinpath("file").touch()
+            scene.sweep_partials()
+            assert mine.joinpath("file").is_file() and len(list(scene.root.glob(".*.partial*"))) == 3
+        elsewhere = scene.root / ".work.otherhost-1-abc.partial"
+        (elsewhere / "deep").mkdir(parents=True)
+        aged(elsewhere)
+        (elsewhere / "deep" / "db").touch()  # another machine's, written to just now
+        # A process that started later has the number of the one that wrote it.
+        reused = scene.root / mine.name.replace("mine", "reused")
+        reused.mkdir()
+        aged(reused)
+    finally:
+        child.kill()
+        child.wait()
+    scene.sweep_partials()
+    assert list(scene.root.glob(".*.partial*")) == [elsewhere]
+    aged(elsewhere)
+    scene.sweep_partials()
+    assert not list(scene.root.glob(".*.partial*"))
 
 
 def test_a_kill_between_the_two_renames_is_mended(tmp_path) -> None:

@@ -18,6 +18,7 @@ from difix3d.formats.colmap import read_reconstruction
 from difix3d.sfm import BACKENDS, load_backend
 from difix3d.sfm.base import Photo, PhotoSet, SfmBackend, SfmResult, SfmSettings, Snapshot, needed_photos
 from difix3d.sfm.features import share_cameras
+from difix3d.stages.ingest import MIN_PHOTOS
 from difix3d.stages.reconstruct import read_photos
 
 SETTINGS = SfmSettings(known_poses=str(TRANSFORMS), threads=2)
@@ -121,16 +122,22 @@ def test_an_unknown_backend_names_those_there_are() -> None:
 
 
 def test_photos_of_one_lens_share_a_camera() -> None:
-    def photo(name: str, focal_px: float | None = None, camera: str = "", width: int = 960) -> Photo:
-        return Photo(name, width, 640, focal_px=focal_px, camera=camera)
+    def photo(name: str, focal_px: float | None = None, camera: str = "", width: int = 960, **more: Any) -> Photo:
+        return Photo(name, width, 640, focal_px=focal_px, camera=camera, **more)
 
     same = [photo("a", 800, "X"), photo("b", 801, "X"), photo("c", 820, "X")]
     zoomed, other, turned = photo("d", 1200, "X"), photo("e", 800, "Y"), photo("f", 800, "X", width=640)
     groups = share_cameras((*same, zoomed, other, turned))
     assert [[item.name for item in group] for group in groups] == [["a", "b", "c"], ["d"], ["e"], ["f"]]
     assert len(share_cameras((photo("a"), photo("b"), photo("c", 700)))) == 2
+    # Without a focal length in pixels: main lens, main lens zoomed twice, wide lens, another model of lens.
+    lenses = [photo("a", zoomed_mm=4.25), photo("b", zoomed_mm=4.3), photo("c", zoomed_mm=8.5)]
+    lenses += [photo("d", zoomed_mm=1.8), photo("e", zoomed_mm=4.25, lens="L")]
+    groups = share_cameras(tuple(lenses))
+    assert [[item.name for item in group] for group in groups] == [["a", "b"], ["c"], ["d"], ["e"]]
 
 
 def test_how_many_photos_make_a_scene() -> None:
+    assert needed_photos(0) == MIN_PHOTOS, "what is taken in must not be refused for its number"
     assert [needed_photos(count) for count in (0, 4, 32, 40, 64, 600)] == [4, 4, 4, 5, 8, 8]
     assert np.all(np.diff([needed_photos(count) for count in range(200)]) >= 0)

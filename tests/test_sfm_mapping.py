@@ -153,7 +153,7 @@ def test_more_photos_are_better_and_a_clearly_smaller_error_of_as_many_is_closer
     assert closer(loose, similar) is loose and closer(loose, fewer) is loose and closer(loose, None) is loose
 
 
-def test_drift_is_the_largest_ratio_to_a_prior_either_way() -> None:
+def test_drift_is_the_usual_ratio_to_a_prior_either_way() -> None:
     model = model_of(orbit(3), ball())
     assert focal_px(model) == pytest.approx(800)
 
@@ -163,7 +163,8 @@ def test_drift_is_the_largest_ratio_to_a_prior_either_way() -> None:
 
     assert drift(None, None, None) is None and drift(None, None, None, 800) is None  # the fourth is not in the model
     assert drift(800, None, 800) == pytest.approx(1)
-    assert drift(400, 800, None) == pytest.approx(2) and drift(1600, 800, None) == pytest.approx(2)
+    assert drift(400, 400, None) == pytest.approx(2) and drift(1600, 1600, 800) == pytest.approx(2)
+    assert drift(400, 800, 800) == pytest.approx(1), "one photo that was cropped and kept its EXIF"
 
 
 def test_a_snapshot_is_the_model_in_plain_types() -> None:

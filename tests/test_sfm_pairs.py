@@ -16,6 +16,7 @@ from difix3d.sfm.pairs import (
     Pairs,
     choose_pairs,
     exhaustive_pairs,
+    joining_pairs,
     retrieval_pairs,
     sequential_pairs,
     vlad,
@@ -58,6 +59,22 @@ def test_retrieval_gives_each_photo_its_most_similar_ones(count: int, neighbours
         others = [other for other in range(count) if abs(other - row) >= apart]
         best = sorted(others, key=lambda other: -similarity[row, other])[:neighbours]
         assert all((min(row, other), max(row, other)) in pairs for other in best)
+
+
+def test_spots_of_many_near_copies_are_joined_where_they_are_most_alike() -> None:
+    """Four spots of 30 photos each; each is a little like the next, and not like the others."""
+    rng = np.random.default_rng(0)
+    spots = np.eye(8, dtype=np.float32)[:4] + 0.3 * np.eye(8, dtype=np.float32)[1:5]
+    rows = np.repeat(spots, 30, axis=0) + rng.normal(0, 0.01, (120, 8)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    alone = retrieval_pairs(rows, NEIGHBOURS)
+    assert all(first // 30 == second // 30 for first, second in alone), "what this is about"
+    matcher, pairs = choose_pairs(120, False, "auto", lambda: rows)
+    assert matcher == "retrieval" and proper(pairs, 120) and set(alone) < set(pairs)
+    across = {(first // 30, second // 30) for first, second in pairs if first // 30 != second // 30}
+    assert across == {(0, 1), (1, 2), (2, 3)}
+    assert len(pairs) - len(alone) <= 4 * NEIGHBOURS
+    assert joining_pairs(rows, pairs, NEIGHBOURS) == []
 
 
 @pytest.mark.parametrize(

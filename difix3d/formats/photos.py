@@ -25,14 +25,16 @@ PHOTO_SUFFIXES = frozenset((*_COMMON, ".avif", ".heic", ".heif", ".hif", ".dng")
 # Decoders a photo may use. Naming them keeps the rest of Pillow's (Ghostscript, animations, ...) out of reach.
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "AVIF", "HEIF")
 MAX_BYTES = 150 * 2**20
-MAX_PIXELS = 110_000_000  # above the 108 MP of phones; one decoded copy is then 330 MB
+MAX_PIXELS = 110_000_000  # as decoded; above the 108 MP of phones, one copy is then 330 MB
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+"""Pillow refuses twice as many unread: above the 200 MP of phones, whose JPEGs can be decoded at a fraction."""
 MIN_SIDE_PX = 64  # SIFT finds next to nothing in less
 MAX_ASPECT = 4.0  # a stitched panorama is no pinhole photo
 FILM_DIAGONAL_MM = 43.2666  # of 24 x 36 mm; Exif's 35 mm equivalent compares diagonals (CIPA DCG-001)
 
 _EXIF_IFD = 0x8769
 _MAKE, _MODEL, _ORIENTATION, _DNG_VERSION = 0x010F, 0x0110, 0x0112, 0xC612
-_FOCAL_MM, _FOCAL_35MM = 0x920A, 0xA405
+_FOCAL_MM, _FOCAL_35MM, _LENS, _DIGITAL_ZOOM = 0x920A, 0xA405, 0xA434, 0xA404
 _PLANE_X, _PLANE_UNIT, _EXIF_WIDTH, _EXIF_HEIGHT = 0xA20E, 0xA210, 0xA002, 0xA003
 _UNIT_MM = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
 
@@ -52,11 +54,14 @@ _log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Photo:
     """rgb: [H, W, 3] uint8, upright; focal_px: for that size, None where Exif does not tell; camera: make and
-    model, or ""."""
+    model, or ""; lens: its model, or "". zoomed_mm: the focal length times the digital zoom: without the sensor's size
+    it says nothing of pixels, but two lenses or zooms differ in it."""
 
     rgb: NDArray[np.uint8]
     focal_px: float | None = None
     camera: str = ""
+    lens: str = ""
+    zoomed_mm: float | None = None
 
 
 def read_photo(path: Path, long_side_px: int | None = None) -> Photo:
@@ -84,7 +89,10 @@ def read_photo(path: Path, long_side_px: int | None = None) -> Photo:
 
 def _decode(image: Image.Image, long_side_px: int | None) -> Photo:
     width, height = image.size
-    if width * height > MAX_PIXELS:
+    progressive = bool(image.info.get("progressive"))  # decoded whole, whatever size is asked for
+    if long_side_px and image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L") and not progressive:
+        image.draft(image.mode, (min(width, long_side_px), min(height, long_side_px)))  # decodes at 1/2, 1/4 or 1/8
+    if math.prod(image.size) > MAX_PIXELS:
         raise FormatError(f"{width}x{height} pixels; at most {MAX_PIXELS // 10**6} million are decoded")
     if min(width, height) < MIN_SIDE_PX:
         raise FormatError(f"{width}x{height} pixels; at least {MIN_SIDE_PX} on each side are needed")
@@ -94,8 +102,6 @@ def _decode(image: Image.Image, long_side_px: int | None) -> Photo:
     tags, exif = _exif(image)
     if _DNG_VERSION in tags:
         raise FormatError("a raw photo (DNG); export it as JPEG, HEIC or 16-bit TIFF")
-    if long_side_px and image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
-        image.draft(image.mode, (min(width, long_side_px), min(height, long_side_px)))  # decodes at 1/2, 1/4 or 1/8
     profile = image.info.get("icc_profile")
     upright = _eight_bit(image)
     if long_side_px and max(width, height) > long_side_px:
@@ -109,7 +115,9 @@ def _decode(image: Image.Image, long_side_px: int | None) -> Photo:
     focal = focal_px(exif, (width, height), upright.size)
     make, model = (str(tags.get(tag, "")).strip("\0 ") for tag in (_MAKE, _MODEL))
     camera = model if model.lower().startswith(make.lower()) else f"{make} {model}".strip()
-    return Photo(np.asarray(upright), focal, _printable(camera))
+    zoomed_mm = _number(exif.get(_FOCAL_MM)) * max(1.0, _number(exif.get(_DIGITAL_ZOOM)))
+    lens = str(exif.get(_LENS, "")).strip("\0 ")
+    return Photo(np.asarray(upright), focal, _printable(camera), _printable(lens), zoomed_mm or None)
 
 
 def focal_px(exif: Mapping[int, Any], original: tuple[int, int], stored: tuple[int, int]) -> float | None:

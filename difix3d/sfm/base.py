@@ -25,7 +25,7 @@ PHASES = ("extract", "match", "map", "refine", "straighten")
 @dataclass(frozen=True)
 class Photo:
     """One decoded photo. name: its file in the folder; source: what the person called it; focal_px: from EXIF, for
-    this size, None where unknown; camera: make and model, "" where unknown."""
+    this size, None where unknown; camera: make and model, "" where unknown; lens and zoomed_mm: see formats.photos."""
 
     name: str
     width: int
@@ -33,6 +33,8 @@ class Photo:
     source: str = ""
     focal_px: float | None = None
     camera: str = ""
+    lens: str = ""
+    zoomed_mm: float | None = None
 
 
 @dataclass(frozen=True)

@@ -35,13 +35,13 @@ FINE = Detail(features=4000, long_side_px=1200, first_octave=-1)
 
 
 def share_cameras(photos: tuple[Photo, ...]) -> list[list[Photo]]:
-    """Groups that one lens took: same size, same make and model, and EXIF focals within 3 % (a zoom splits)."""
+    """Groups that one lens took: same size, make, model and lens, and EXIF focals within 3 % (a zoom splits)."""
     groups: list[list[Photo]] = []
     for photo in photos:
         for group in groups:
             first = group[0]
-            same_size = (first.width, first.height, first.camera) == (photo.width, photo.height, photo.camera)
-            if same_size and _same_focal(first.focal_px, photo.focal_px):
+            same_focal = _alike(first.focal_px, photo.focal_px) and _alike(first.zoomed_mm, photo.zoomed_mm)
+            if same_focal and _kind(first) == _kind(photo):
                 group.append(photo)
                 break
         else:
@@ -49,7 +49,11 @@ def share_cameras(photos: tuple[Photo, ...]) -> list[list[Photo]]:
     return groups
 
 
-def _same_focal(first: float | None, second: float | None) -> bool:
+def _kind(photo: Photo) -> tuple[int, int, str, str]:
+    return photo.width, photo.height, photo.camera, photo.lens
+
+
+def _alike(first: float | None, second: float | None) -> bool:
     if first is None or second is None:
         return first is second
     return abs(first / second - 1) < 0.03

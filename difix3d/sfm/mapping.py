@@ -167,10 +167,11 @@ def focal_px(model: Model) -> float:
 
 
 def focal_drift(model: Model, photos: PhotoSet) -> float | None:
-    """Largest ratio (>= 1) between a camera's focal length and its EXIF prior; None where no photo of it has one."""
+    """Median over the photos of the ratio (>= 1) between a focal length and its EXIF prior; None where none has one.
+    The largest would be that of a single photo that was cropped and kept its EXIF."""
     priors = {photo.name: photo.focal_px for photo in photos.photos if photo.focal_px}
     ratios = [focal / priors[name] for name, focal in _focals(model).items() if name in priors]
-    return max(max(ratio, 1 / ratio) for ratio in ratios) if ratios else None
+    return float(np.median([max(ratio, 1 / ratio) for ratio in ratios])) if ratios else None
 
 
 def _focals(model: Model) -> dict[str, float]:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 Pairs = list[tuple[int, int]]
 """Rows of the photo list, the smaller one first, sorted, none twice."""
@@ -41,7 +43,9 @@ def choose_pairs(
     if matching == "sequential":
         near = sequential_pairs(count)
         return matching, _merged(near, retrieval_pairs(global_descriptors(), LOOP_CLOSURES, apart=OVERLAP + 1))
-    return "retrieval", retrieval_pairs(global_descriptors(), NEIGHBOURS)
+    descriptors = global_descriptors()
+    alike = retrieval_pairs(descriptors, NEIGHBOURS)
+    return "retrieval", _merged(alike, joining_pairs(descriptors, alike, NEIGHBOURS))
 
 
 def exhaustive_pairs(count: int) -> Pairs:
@@ -65,6 +69,28 @@ def retrieval_pairs(descriptors: NDArray[np.float32], neighbours: int, apart: in
     return _merged(
         [(row, int(other)) for row in range(count) for other in best[row] if similarity[row, other] > -np.inf]
     )
+
+
+def joining_pairs(descriptors: NDArray[np.float32], pairs: Pairs, most: int) -> Pairs:
+    """What the pairs lack to hang together: of each group of photos that they part, the `most` likest outside it.
+
+    Where a spot was photographed more often than there are neighbours, those alone show nothing but the spot.
+    """
+    count = len(descriptors)
+    similarity = descriptors @ descriptors.T
+    added: Pairs = []
+    while True:
+        edges = np.array([*pairs, *added], dtype=np.int64).reshape(-1, 2)
+        graph = coo_array((np.ones(len(edges), np.int8), edges.T), shape=(count, count))
+        groups, group_of = connected_components(graph, directed=False)
+        if groups < 2:
+            return _merged(added)
+        for group in range(groups):
+            inside, outside = np.flatnonzero(group_of == group), np.flatnonzero(group_of != group)
+            across = similarity[np.ix_(inside, outside)]
+            nearest = across.argmax(axis=1)
+            strongest = np.argsort(-across.max(axis=1), kind="stable")[:most]
+            added += [(int(inside[row]), int(outside[nearest[row]])) for row in strongest]
 
 
 def vlad(features: Sequence[NDArray[np.uint8]], seed: int = 0) -> NDArray[np.float32]:

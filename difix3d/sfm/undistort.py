@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -18,6 +19,9 @@ from difix3d.events import Progress
 from difix3d.sfm.background import Countdown
 from difix3d.sfm.base import STAGE
 
+Warp = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""[H, W] columns and rows to read from, in OpenCV's pixels."""
+
 
 def undistort(
     model: pycolmap.Reconstruction, photos_dir: Path, images_dir: Path, sparse_dir: Path, threads: int = 1
@@ -30,19 +34,22 @@ def undistort(
     images_dir.mkdir(parents=True)
     sparse_dir.mkdir(parents=True)
     images = [model.image(image_id) for image_id in model.reg_image_ids()]
-    straight = {}
-    warps: dict[int, tuple[NDArray[np.float32], NDArray[np.float32]] | None] = {}
-    for camera_id, camera in model.cameras.items():
-        straight[camera_id] = _straight(camera)
-        warps[camera_id] = None if _same(camera, straight[camera_id]) else _warp(camera, straight[camera_id])
+    images.sort(key=lambda image: image.camera_id)
+    lenses = {camera_id: pycolmap.Camera(camera.todict()) for camera_id, camera in model.cameras.items()}
+    straight = {camera_id: _straight(camera) for camera_id, camera in lenses.items()}
+
+    @functools.lru_cache(threads + 1)  # each is as large as a photo, and there may be as many lenses as photos
+    def warp(camera_id: int) -> Warp | None:
+        lens, flat = lenses[camera_id], straight[camera_id]
+        return None if _same(lens, flat) else _warp(lens, flat)
+
+    def save(name: str, camera_id: int) -> None:
+        _save(photos_dir / name, images_dir / name, warp(camera_id))
 
     pace = Countdown(len(images))
     pool = ThreadPoolExecutor(threads)
     try:
-        saving = [
-            pool.submit(_save, photos_dir / image.name, images_dir / image.name, warps[image.camera_id])
-            for image in images
-        ]
+        saving = [pool.submit(save, image.name, image.camera_id) for image in images]
         for done, saved in enumerate(as_completed(saving), start=1):
             saved.result()
             yield Progress(STAGE, "Straightening photos", done, len(images), "photos", pace.left(done))
@@ -84,7 +91,7 @@ def _same(camera: pycolmap.Camera, straight: pycolmap.Camera) -> bool:
     return camera.model == straight.model and (camera.width, camera.height) == (straight.width, straight.height)
 
 
-def _warp(camera: pycolmap.Camera, straight: pycolmap.Camera) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _warp(camera: pycolmap.Camera, straight: pycolmap.Camera) -> Warp:
     """Where each straight pixel comes from, in OpenCV's pixels (first centre at 0)."""
     x, y = np.meshgrid(np.arange(straight.width) + 0.5, np.arange(straight.height) + 0.5)
     rays = straight.cam_from_img(np.column_stack([x.ravel(), y.ravel()]))
@@ -94,7 +101,7 @@ def _warp(camera: pycolmap.Camera, straight: pycolmap.Camera) -> tuple[NDArray[n
     return (source[..., 0] - 0.5).astype(np.float32), (source[..., 1] - 0.5).astype(np.float32)
 
 
-def _save(source: Path, target: Path, warp: tuple[NDArray[np.float32], NDArray[np.float32]] | None) -> None:
+def _save(source: Path, target: Path, warp: Warp | None) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if warp is None:
         shutil.copyfile(source, target)

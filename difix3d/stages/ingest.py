@@ -26,8 +26,7 @@ from difix3d.scene import Scene
 from difix3d.splatting.cpu.cache import compile_in_background
 from difix3d.stages.base import option, stage
 
-# Two photos fix no scene: nothing is left to tell a wrong pair of cameras by. The third is the first check.
-MIN_PHOTOS = 3
+MIN_PHOTOS = 4  # as many as sfm.base.needed_photos asks for at least
 MAX_PHOTOS = 600
 MAX_FOLDER_ENTRIES = 10_000
 BLURRED = 0.02  # median formats.photos.sharpness of a set that is motion-blurred or out of focus
@@ -48,7 +47,7 @@ class IngestConfig:
 
 @dataclass(frozen=True)
 class StoredPhoto:
-    """One row of capture.json. focal_px: of the stored size, from Exif; sharpness: see formats.photos."""
+    """One row of capture.json. focal_px: of the stored size, from Exif; others: see formats.photos."""
 
     name: str
     source: str
@@ -56,6 +55,8 @@ class StoredPhoto:
     height: int
     focal_px: float | None
     camera: str
+    lens: str
+    zoomed_mm: float | None
     sharpness: float
     time_seconds: float | None = None
 
@@ -74,7 +75,8 @@ class Store:
         write_rgb(self.folder / name, photo.rgb)
         height, width = photo.rgb.shape[:2]
         sharp = round(sharpness(photo.rgb), 5)
-        self.photos.append(StoredPhoto(name, source, width, height, photo.focal_px, photo.camera, sharp, time_seconds))
+        exif = photo.focal_px, photo.camera, photo.lens, photo.zoomed_mm
+        self.photos.append(StoredPhoto(name, source, width, height, *exif, sharp, time_seconds))
         self._thumbnails.append(contact_sheet.thumbnail(photo.rgb))
 
     def preview(self, final: bool = False) -> Iterator[Event]:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
-import tempfile
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from difix3d.atomic import replacing_folder
+from difix3d.atomic import partial_folder, replacing_folder
 from difix3d.errors import SceneError
 from difix3d.events import Artifact, Event, Progress, Warned
 from difix3d.formats.colmap import read_reconstruction
@@ -85,7 +83,7 @@ def read_photos(scene: Scene) -> PhotoSet:
         )
     info = json.loads(scene.capture_info_path.read_text())
     photos = tuple(
-        Photo(row["name"], row["width"], row["height"], row["source"], row["focal_px"], row["camera"])
+        Photo(**{field.name: row[field.name] for field in fields(Photo) if field.name in row})  # older rows: no lens
         for row in info["photos"]
     )
     return PhotoSet(scene.capture_dir, photos, bool(info["ordered"]))
@@ -94,12 +92,9 @@ def read_photos(scene: Scene) -> PhotoSet:
 @contextlib.contextmanager
 def _workspace(scene: Scene) -> Iterator[Path]:
     """A folder inside the scene (so that renames out of it are atomic), gone afterwards; a killed one is swept."""
-    folder = Path(tempfile.mkdtemp(prefix=".reconstruct.", suffix=".partial", dir=scene.root))
-    try:
+    with partial_folder(scene.root / "reconstruct") as folder:
         (folder / "sfm").mkdir()
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _shown(scene: Scene, work: Generator[Said, None, SfmResult]) -> Generator[Event, None, SfmResult]:

@@ -232,7 +232,7 @@ def test_a_bad_upload_is_told_in_words_and_the_server_goes_on(page: Page, server
     bad = sorted((shared / "scenes" / "bad" / "corrupt_files").iterdir())
     upload(page, bad)
     error = page.locator(".dx-error")
-    expect(error).to_contain_text("at least 3", timeout=60_000)
+    expect(error).to_contain_text("at least 4", timeout=60_000)
     expect(page.locator("#dx-resume")).to_be_visible()
     assert "Traceback" not in page.content()
     picture(page, "capture-bad")

@@ -31,7 +31,7 @@ def tab_of(browser: Browser, server: Server) -> Page:
 def test_each_visitor_sees_their_own_scenes_only(browser: Browser, public: Server, shared: Path) -> None:
     anns, bobs = tab_of(browser, public), tab_of(browser, public)
     upload(anns, sorted((shared / "scenes" / "bad" / "two_photos").glob("*.jpg")))
-    expect(anns.locator(".dx-error")).to_contain_text("at least 3", timeout=60_000)
+    expect(anns.locator(".dx-error")).to_contain_text("at least 4", timeout=60_000)
     (scene,) = public.scenes.glob("*/scene.json")
     assert '"owner"' in scene.read_text()
 
@@ -46,7 +46,7 @@ def test_each_visitor_sees_their_own_scenes_only(browser: Browser, public: Serve
     expect(bobs.locator(".dx-progress")).to_be_hidden()
     # Ann's browser finds it again.
     anns.reload()
-    expect(anns.locator(".dx-error")).to_contain_text("at least 3", timeout=30_000)
+    expect(anns.locator(".dx-error")).to_contain_text("at least 4", timeout=30_000)
     for tab in (anns, bobs):
         tab.context.close()
 
