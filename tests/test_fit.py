@@ -21,7 +21,7 @@ from difix3d.metrics import psnr, ssim
 from difix3d.scene import Scene, hash_file
 from difix3d.splatting import render_view
 from difix3d.splatting.trainer import Trainer, TrainSettings
-from difix3d.stages.fit import FitConfig, fit, photo_of, seconds_left, split_names
+from difix3d.stages.fit import FitConfig, fit, photo_of, split_names
 from difix3d.types import Splats
 
 CONFIG = FitConfig(seconds=1.5, max_splats=1500, holdout=4, renderer="cpu")
@@ -177,9 +177,3 @@ def test_without_cuda_gsplat_is_warned_of_and_the_cpu_fits(scene: Scene) -> None
     warning = next(event for event in events if isinstance(event, Warned))
     assert "CUDA" in warning.message and isinstance(events[-1], Done)
     assert np.isfinite(events[-1].figures["psnr"])
-
-
-def test_the_time_left_is_not_told_before_anything_is_done() -> None:
-    """A first step can take so long that its news comes with nothing of the schedule done."""
-    assert seconds_left(0.7, 0.0) is None
-    assert seconds_left(10.0, 0.25) == 30.0 and seconds_left(31.0, 1.1) == 0.0

@@ -17,7 +17,7 @@ from playwright.sync_api import Playwright
 
 from difix3d.atomic import write_json
 from difix3d.errors import SceneError
-from difix3d.events import Artifact, Done, Event, Progress
+from difix3d.events import Artifact, Done, Event, Failed, Progress
 from difix3d.formats.colmap import read_reconstruction
 from difix3d.formats.image import read_rgb, to_uint8, write_rgb
 from difix3d.formats.ply import read_splats
@@ -53,6 +53,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for second in range(1, 6):
             figures = {"seconds": second + 0.5 * run, "splats": 100 * second, "psnr": 20.0 + second + run}
             scene.log(Progress("fit", "Fitting splats", second, 5, "s", 0.0, figures))
+        scene.log(Done("fit", 6.0))
     return scene.root
 
 
@@ -118,6 +119,11 @@ def test_the_curves_are_those_of_the_latest_fit(scene: Scene) -> None:
     history = fit_history(scene)
     assert history.psnr == tuple((second + 0.5, 21.0 + second) for second in range(1, 6))
     assert history.splats == tuple((second + 0.5, 100.0 * second) for second in range(1, 6))
+    scene.log(Progress("fit", "Fitting splats", 1, 5, "s", 0.0, {"seconds": 0.5, "splats": 7, "psnr": 3.0}))
+    scene.log(Failed("fit", "Cancelled", "stopped"))
+    assert fit_history(scene) == history, "the splats are still those of the fit before"
+    scene.log(Done("fit", 6.0, skipped=True))
+    assert fit_history(scene) == history
     scene.events_path.unlink()
     write_json(scene.manifest_path("fit"), {"figures": {"curve": [[1.0, 20.0]]}, "seconds": 2.0})
     assert fit_history(scene).psnr == ((1.0, 20.0),) and fit_history(scene).splats == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import time
@@ -190,6 +191,22 @@ def test_a_fit_goes_on_from_an_earlier_share_of_its_schedule() -> None:
     assert clock.fraction(700) > 0.7, "only once"
 
 
+def test_the_time_left_follows_the_pace_and_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first step can take so long that its news comes with nothing of the schedule done."""
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    for clock, steps in ((Clock(40, 0), 7), (Clock(0, 1000), 250)):
+        now[0] = 100.0
+        clock._started = now[0]
+        assert clock.left(0) is None
+        now[0] = 110.0
+        assert clock.left(steps) == pytest.approx(30.0)
+        clock.hurry(steps)  # a quarter of what has been spent is left
+        assert clock.left(steps) == pytest.approx(2.5)
+        now[0] = 160.0
+        assert clock.left(1000) == 0.0
+
+
 def test_a_curve_settles_when_it_is_flat() -> None:
     rising = [(0.05 * i, 20 + i) for i in range(16)]
     assert not settled(rising)
@@ -202,9 +219,10 @@ def test_a_fit_that_gains_nothing_more_ends_early(scene: SyntheticScene, with_he
     rng = np.random.default_rng(0)
     noise = [Photo(v.name, v.camera, rng.integers(0, 256, (48, 64, 3), np.uint8)) for v in scene.reconstruction.views]
     heldout = noise[::4] if with_heldout else []
-    settings = TrainSettings(seconds=0, max_steps=300, max_splats=600, stop_early=True)
+    settings = TrainSettings(seconds=0, max_steps=300, max_splats=600, stop_early=True, sh_degree=0)
     points, colors = scene.reconstruction.points[:200], scene.reconstruction.colors[:200]
-    trainer = Trainer(settings, noise[1::2], heldout, points, colors)
+    train = [photo for index, photo in enumerate(noise) if index % 4 or not with_heldout]
+    trainer = Trainer(settings, train, heldout, points, colors)
     list(trainer.run())
     assert 120 <= trainer.steps < 250
 
@@ -231,6 +249,35 @@ def test_what_is_learned_by_heart_is_not_kept(scene: SyntheticScene) -> None:
     assert heldout_psnr(trainer) == pytest.approx(scored[-1], abs=1e-4)
     first_at_full_size = next(index for index, value in enumerate(scored) if value == scored[-1])
     assert first_at_full_size >= 2
+
+
+def test_a_run_that_is_closed_can_still_go_back_to_its_best_state(scene: SyntheticScene) -> None:
+    trainer = learning_noise(scene, 600)
+    scored = []
+    with contextlib.closing(trainer.run()) as updates:
+        for update in updates:
+            scored += [update.psnr] if update.psnr is not None else []
+            if trainer._best is not None and scored[-1] < trainer._best.psnr:
+                break
+    best = trainer._best
+    assert best is not None and heldout_psnr(trainer) < best.psnr
+    list(trainer.go_back())
+    assert heldout_psnr(trainer) == pytest.approx(best.psnr, abs=1e-4)
+    assert trainer.kept_from == best.seconds
+    assert list(trainer.go_back()) == [], "once"
+
+
+def test_losses_of_halved_photos_do_not_look_like_a_plateau(
+    scene: SyntheticScene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are lower than those of the photos themselves, whatever is learned after."""
+    curves = []
+    monkeypatch.setattr("difix3d.splatting.schedule.settled", lambda curve: bool(curves.append(list(curve))))
+    photos = [Photo(view.name, view.camera, rgb) for view, rgb in zip(scene.reconstruction.views, scene.photos)]
+    settings = TrainSettings(seconds=0, max_steps=100, max_splats=800, stop_early=True)
+    trainer = Trainer(settings, photos, [], scene.reconstruction.points, scene.reconstruction.colors)
+    list(trainer.run())
+    assert len(curves[-1]) >= 10 and min(fraction for fraction, _ in curves[-1]) > 0.3
 
 
 def test_a_budget_of_steps_takes_all_scores_however_slow(

@@ -74,6 +74,9 @@ def rasterize(
     if on_gpu:  # nothing to draw: the picture is the background, on the device it was asked on
         arguments = {name: tensor.cpu() for name, tensor in arguments.items()}
     rgb, alpha, depth = rasterize_cpu(**arguments, **settings)
+    if on_gpu and screen is not None:
+        screen.radii = means.new_zeros(0, dtype=torch.int32)
+        screen.abs_gradients = means.new_zeros((0, 2))
     return rgb.to(means.device), alpha.to(means.device), depth.to(means.device)
 
 

@@ -55,6 +55,13 @@ class Clock:
             self._bend = (spent, value, max(1.0, (1.0 - value) / max(left, 1e-9)))
             self.hurried = True
 
+    def left(self, steps: int) -> float | None:
+        """Seconds until the fraction is 1, at the pace so far; None before any of it is done."""
+        spent = self._plain(steps)
+        if spent <= 0:
+            return None
+        return max(0.0, self.seconds() / spent * (1.0 - self.fraction(steps)) / self._bend[2])
+
     def _plain(self, steps: int) -> float:
         seconds, max_steps = self._budget
         return max(self.seconds() / seconds if seconds > 0 else 0.0, steps / max_steps if max_steps > 0 else 0.0)

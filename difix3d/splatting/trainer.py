@@ -70,13 +70,15 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class Update:
-    """Where a run is. psnr: mean over the scored held-out photos where this update follows a scoring, else None."""
+    """Where a run is. left: seconds to go, where that can be told. psnr: mean over the scored held-out photos where
+    this update follows a scoring, else None."""
 
     step: int
     seconds: float
     fraction: float
     splats: int
     loss: float
+    left: float | None = None
     psnr: float | None = None
 
 
@@ -93,7 +95,7 @@ class _Best:
 
 class Trainer:
     """Holds the splats while they are fitted. `run` is a generator; closing it stops within a step, and keeps the
-    splats as they are then.
+    splats as they are then; `go_back` takes back better ones that there were before.
 
     train: photos to fit, heldout: photos only to score; all of one run may differ in size. points: [P, 3] world and
     colors: [P, 3] uint8, the sparse reconstruction. ConfigError without photos or without a budget.
@@ -140,32 +142,34 @@ class Trainer:
         self.kept_from: float | None = None
         """Seconds into the run from which an earlier state was taken back at its end; None where the last was kept."""
 
-    def run(self) -> Iterator[Update]:
+    def run(self) -> Generator[Update, None, None]:
         """Fit until the budget is spent; an Update at least four times a second. Then go back to the best state."""
-        clock = Clock(self.settings.seconds, self.settings.max_steps)
+        self._clock = clock = Clock(self.settings.seconds, self.settings.max_steps)
         last_update, scored_at = 0.0, 0.0
         gap = _SCORE_SECONDS / self.settings.seconds if self.settings.seconds > 0 else _SCORE_FRACTION
         gap = gap if self.heldout else _LOSS_FRACTION
         curve: list[tuple[float, float]] = []
         losses: list[Tensor] = []
         while (fraction := clock.fraction(self._steps)) < 1.0:
-            losses.append(self._step(fraction))
+            at_full_size = not schedule.at_half_resolution(fraction, self._steps)
+            loss = self._step(fraction)
+            if self.heldout or at_full_size:  # losses at half the size are others, and would look like a plateau
+                losses.append(loss)
             self._refine(fraction)
             seconds = clock.seconds()
             if seconds - last_update >= _UPDATE_SECONDS:
                 last_update = seconds
-                yield Update(self._steps, seconds, fraction, len(self._parameters), float(losses[-1]))
+                yield self._update(seconds, fraction, float(loss))
             # A budget of steps alone must not depend on how busy the machine is, so all scores are taken.
             dear = self.settings.seconds > 0 and self._scoring_seconds > _SCORE_SHARE * seconds
             if fraction - scored_at < gap or dear:
                 continue
             if self.heldout:
-                value, loss = yield from self._scored(seconds, fraction, float(losses[-1]))
-                at_full_size = not schedule.at_half_resolution(fraction, self._steps)
-                if at_full_size and (self._best is None or loss < self._best.loss):
-                    self._best = _Best(loss, value, seconds, fraction, self._parameters.copy())
+                value, scored = yield from self._scored(seconds, fraction, float(loss))
+                if at_full_size and (self._best is None or scored < self._best.loss):
+                    self._best = _Best(scored, value, seconds, fraction, self._parameters.copy())
                 curve.append((fraction, value))
-            else:
+            elif losses:
                 curve.append((fraction, -20 * math.log10(float(torch.stack(losses).mean()))))
             losses.clear()
             scored_at = fraction
@@ -176,10 +180,12 @@ class Trainer:
                 self._densifier.forget()
                 self._next_refine = scored_at = self._best.fraction
                 clock.hurry(self._steps, self._best.fraction)
-            elif self.settings.stop_early and schedule.settled(curve):
+            elif self.settings.stop_early and curve and schedule.settled(curve):
                 clock.hurry(self._steps)
-        if self._best is not None:
-            yield from self._go_back(self._best, clock.seconds())
+        yield from self.go_back()
+
+    def _update(self, seconds: float, fraction: float, loss: float, psnr: float | None = None) -> Update:
+        return Update(self._steps, seconds, fraction, self.count, loss, self._clock.left(self._steps), psnr)
 
     def _scored(
         self, seconds: float, fraction: float, training_loss: float
@@ -191,16 +197,20 @@ class Trainer:
             values.append(self.score(photo))
             self._scoring_seconds += time.monotonic() - before
             mean = sum(value for value, _ in values) / len(values) if len(values) == len(scored) else None
-            yield Update(self._steps, seconds, fraction, len(self._parameters), training_loss, mean)
+            yield self._update(seconds, fraction, training_loss, mean)
         return sum(value for value, _ in values) / len(values), sum(loss for _, loss in values) / len(values)
 
-    def _go_back(self, best: _Best, seconds: float) -> Iterator[Update]:
-        """To the best state, where the last one is worse than it."""
+    def go_back(self) -> Iterator[Update]:
+        """To the best state of a run that has ended or was closed, where the last one is worse than it."""
+        if (best := self._best) is None:
+            return
+        seconds = self._clock.seconds()
         _, loss = yield from self._scored(seconds, 1.0, best.loss)
+        self._best = None
         if loss > best.loss:
             self._parameters.restore(best.tensors)
-            self.kept_from, self._best = best.seconds, None
-            yield Update(self._steps, seconds, 1.0, len(self._parameters), best.loss, best.psnr)
+            self.kept_from = best.seconds
+            yield self._update(seconds, 1.0, best.loss, best.psnr)
 
     @property
     def steps(self) -> int:

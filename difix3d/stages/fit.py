@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ from difix3d.stages.base import option, stage
 from difix3d.types import Reconstruction, View
 
 if TYPE_CHECKING:
-    from difix3d.splatting.trainer import Photo, Trainer, TrainSettings
+    from difix3d.splatting.trainer import Photo, Trainer, TrainSettings, Update
 
 MIN_TRAINING_PHOTOS = 3
 _PREVIEW_SECONDS = 2.0
@@ -177,11 +178,6 @@ def _ready_renderer(config: FitConfig) -> Generator[Event, None, str]:
     return "cpu"
 
 
-def seconds_left(seconds: float, share: float) -> float | None:
-    """After so many seconds for this share of the work; None before any of it is done."""
-    return max(0.0, round(seconds * (1 / share - 1), 1)) if share > 0 else None
-
-
 def _train(
     scene: Scene, trainer: Trainer, settings: TrainSettings, shown: Photo
 ) -> Generator[Event, None, dict[str, Any]]:
@@ -190,23 +186,17 @@ def _train(
     yield from _preview(scene, trainer, shown)
     next_preview = _PREVIEW_SECONDS
     kept_early = False
-    for update in trainer.run():
-        figures = {"seconds": round(update.seconds, 2), "splats": update.splats, "step": update.step}
-        if update.psnr is not None:
-            figures["psnr"] = round(update.psnr, 3)
-            curve.append([figures["seconds"], figures["psnr"]])
-        left = seconds_left(update.seconds, update.fraction)
-        done, total, unit = (
-            (round(update.seconds, 1), settings.seconds, "s")
-            if settings.seconds
-            else (update.step, settings.max_steps, "steps")
-        )
-        yield Progress("fit", "Fitting splats", done, total, unit, left, figures)
-        if update.seconds >= next_preview:
-            yield from _preview(scene, trainer, shown)
-            next_preview = update.seconds + _PREVIEW_SECONDS
-        if kept_early := scene.enough_path.exists():
-            break
+    with contextlib.closing(trainer.run()) as updates:
+        for update in updates:
+            yield _progress(update, settings, curve)
+            if update.seconds >= next_preview:
+                yield from _preview(scene, trainer, shown)
+                next_preview = update.seconds + _PREVIEW_SECONDS
+            if kept_early := scene.enough_path.exists():
+                break
+    if kept_early:
+        for update in trainer.go_back():
+            yield _progress(update, settings, curve)
     seconds = round(time.monotonic() - started, 2)
     return {
         "splats": trainer.count,
@@ -216,6 +206,18 @@ def _train(
         "kept_from": None if trainer.kept_from is None else round(trainer.kept_from, 1),
         "kept_early": kept_early,
     }
+
+
+def _progress(update: Update, settings: TrainSettings, curve: list[list[float]]) -> Progress:
+    """What a person sees of an update; a score is added to the curve."""
+    figures = {"seconds": round(update.seconds, 2), "splats": update.splats, "step": update.step}
+    if update.psnr is not None:
+        figures["psnr"] = round(update.psnr, 3)
+        curve.append([figures["seconds"], figures["psnr"]])
+    left = None if update.left is None else round(update.left, 1)
+    if settings.seconds:
+        return Progress("fit", "Fitting splats", round(update.seconds, 1), settings.seconds, "s", left, figures)
+    return Progress("fit", "Fitting splats", update.step, settings.max_steps, "steps", left, figures)
 
 
 def _preview(scene: Scene, trainer: Trainer, photo: Photo) -> Generator[Event, None, None]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from difix3d.events import Progress
+from difix3d.events import Done, Progress
 from difix3d.scene import Scene
 from difix3d.sfm.base import PHASES
 from difix3d.stages import SCENE_STAGES
@@ -42,21 +42,26 @@ class ShownPhoto:
 
 @dataclass(frozen=True)
 class FitHistory:
-    """The latest fit as it went: (seconds, dB on a few kept-out photos) and (seconds, splats)."""
+    """The latest fit that came to its end as it went: (seconds, dB on a few kept-out photos) and (seconds, splats)."""
 
     psnr: tuple[tuple[float, float], ...]
     splats: tuple[tuple[float, float], ...]
 
 
 def fit_history(scene: Scene) -> FitHistory:
-    """From the events; where they are gone (a copied scene), the curve in the fit's manifest."""
+    """From the events; where they are gone (a copied scene), the curve in the fit's manifest. A later fit that was
+    stopped left the splats of the one before."""
     told: list[dict[str, float]] = []
+    finished: list[dict[str, float]] = []
     for _, _, _, event in scene.events():
+        if isinstance(event, Done) and event.stage == "fit" and not event.skipped:
+            finished, told = told, []
         if isinstance(event, Progress) and event.stage == "fit" and "seconds" in event.figures:
             if told and event.figures["seconds"] < told[-1]["seconds"]:
                 told.clear()  # another fit began
             told.append(event.figures)
-    psnr, splats = ([(row["seconds"], row[name]) for row in told if name in row] for name in ("psnr", "splats"))
+    shown = finished or told
+    psnr, splats = ([(row["seconds"], row[name]) for row in shown if name in row] for name in ("psnr", "splats"))
     if not psnr and (manifest := scene.manifest("fit")):
         psnr = [(seconds, value) for seconds, value in manifest["figures"].get("curve", [])]
     return FitHistory(tuple(psnr), tuple(splats))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Generator, Sequence
 from pathlib import Path
@@ -10,9 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from difix3d.errors import ConfigError, Difix3DError, SceneError
-from difix3d.formats.contact_sheet import thumbnail
-from difix3d.formats.image import read_rgb, write_rgb
+from difix3d.errors import ConfigError
 from difix3d.ratings.candidates import RENDER, candidates_of
 from difix3d.scene import Scene
 from difix3d.stages.fixing import store_candidate, trust_path
@@ -21,9 +18,8 @@ from difix3d.ui import fixers, zero
 from difix3d.ui.live import NOT_KEPT, how_much, unkept
 from difix3d.ui.scene import NO_SCENE
 from difix3d.ui.shared import QUIET, SLOW, Shared, empty, told
+from difix3d.ui.thumbnails import thumbnail_url
 from difix3d.ui.widgets import picker, wipe
-
-log = logging.getLogger(__name__)
 
 MOST_OFFERED = 18
 PHOTOS_NOTE = (
@@ -164,7 +160,7 @@ def _offerer(shared: Shared, keep: bool = False) -> Any:
         photos = [
             {
                 "name": each.name,
-                "url": _small_picture(shared, scene, each.name),
+                "url": thumbnail_url(shared.studio.media, scene, each.name),
                 "covered": each.covered,
                 "angle": round(each.angle_deg),
             }
@@ -258,16 +254,6 @@ def _fixer(shared: Shared) -> Any:
     return fix
 
 
-def _small_picture(shared: Shared, scene: Scene, name: str) -> str:
-    """The address of a photo's thumbnail; empty where none can be made (a full disk, a photo that cannot be read): the
-    photo can be chosen by its name all the same."""
-    try:
-        return shared.studio.media.url(thumbnail_of(scene, name))
-    except (Difix3DError, OSError) as error:
-        log.warning("no thumbnail of %s in %s: %s", name, scene.id, error)
-        return ""
-
-
 def _said(photos: Any, asked: list[Any], most: int) -> list[str] | None:
     """The photos chosen on the page; None where none were offered for this frame and fixer, or before it was known to
     look at any: then those are taken that would have been chosen."""
@@ -299,17 +285,6 @@ def describe(scene: Scene, candidate: Candidate) -> str:
     words = f"{candidate.fixer}, photos {', '.join(names)}" if names else f"{candidate.fixer}, no photos"
     shown = candidate.extra.get("shown")
     return words + how_much(shown) if isinstance(shown, float) else words
-
-
-def thumbnail_of(scene: Scene, name: str) -> Path:
-    """A small JPEG of a photo, made at first use."""
-    source = scene.images_dir / name
-    if source.parent != scene.images_dir or not source.is_file():
-        raise SceneError(f"There is no photo {name[:80]!r} in this scene.")
-    path = scene.previews_dir / "photos" / f"{source.stem}.jpg"
-    if not path.is_file() or path.stat().st_mtime < source.stat().st_mtime:
-        write_rgb(path, thumbnail(read_rgb(source)))
-    return path
 
 
 def _sides(shared: Shared, scene: Scene, trajectory: str, index: int, right: str | None) -> tuple[Any, ...]:

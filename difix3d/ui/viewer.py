@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from difix3d.derived import derived_file
 from difix3d.formats.colmap import read_reconstruction
 from difix3d.formats.ply import read_splats, splat_count
 from difix3d.formats.splat import RECORD_BYTES, write_splat
@@ -18,7 +19,7 @@ from difix3d.ui.media import Media
 
 
 def viewer_file(scene: Scene) -> Path:
-    """previews/splats.splat, written anew when the PLY is newer."""
+    """previews/splats.splat, written anew when the PLY is another."""
     return _written(scene, "splats.splat", write_splat)
 
 
@@ -31,15 +32,13 @@ def how_many(scene: Scene) -> str:
 
 
 def compressed_file(scene: Scene) -> Path:
-    """previews/splats.spz, written anew when the PLY is newer."""
+    """previews/splats.spz, written anew when the PLY is another."""
     return _written(scene, "splats.spz", write_spz)
 
 
 def _written(scene: Scene, name: str, write: Callable[[Path, Splats], None]) -> Path:
-    path = scene.previews_dir / name
-    if not path.is_file() or path.stat().st_mtime < scene.splats_path.stat().st_mtime:
-        write(path, read_splats(scene.splats_path))
-    return path
+    source = scene.splats_path
+    return derived_file(scene.previews_dir / name, source, lambda path: write(path, read_splats(source)))
 
 
 def viewer_value(scene: Scene, media: Media) -> dict[str, Any] | None:

@@ -41,6 +41,16 @@ def test_a_vote_is_stored_in_terms_of_candidates_with_all_that_was_said(app: App
     assert on_right.marks is None and on_right.tags == () and on_right.faithfulness is None
 
 
+def test_photos_beside_a_pair_without_room_for_small_pictures_are_shown_whole(app: App) -> None:
+    """A file where small pictures would go: as a full disk, it lets none be made."""
+    scene = Scene(app.studio.scenes_root / "one")
+    scene.previews_dir.mkdir()
+    (scene.previews_dir / "photos").write_text("")
+    (pair,) = app.next()["pairs"]
+    assert pair["references"]
+    assert all(reference["small"] == reference["whole"] != "" for reference in pair["references"])
+
+
 def test_grey_marks_and_empty_marks(app: App) -> None:
     first, second = app.next(want=2)["pairs"]
     app.post("vote", {"ticket": first["ticket"], "choice": "tie", "ms": 1, "right": {"marks": marks(RENDER_SIZE, "L")}})

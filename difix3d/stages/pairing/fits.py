@@ -84,7 +84,7 @@ def _fit(
     def state(stop: float) -> State:
         return State(stop, trainer.splats(), trainer.steps, round(time.monotonic() - started, 2))
 
-    with contextlib.closing(trainer.run()) as updates:  # type: ignore[type-var]
+    with contextlib.closing(trainer.run()) as updates:
         for update in updates:
             yield min(1.0, update.fraction / last)
             passed = [stop for stop in left if stop <= update.fraction]

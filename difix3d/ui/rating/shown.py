@@ -21,9 +21,9 @@ from difix3d.ratings.sampling import PairToRate
 from difix3d.ratings.schema import CandidateRow
 from difix3d.scene import Scene
 from difix3d.types import Candidate
-from difix3d.ui.fix import thumbnail_of
 from difix3d.ui.rating.ticket import Ticket, seal
 from difix3d.ui.studio import Studio
+from difix3d.ui.thumbnails import thumbnail_url
 
 MOST_REFERENCES = 4
 _REMEMBERED = 20_000
@@ -61,8 +61,8 @@ class Shown:
             "left": media.url(_file(scene, pair.left)),
             "right": media.url(_file(scene, pair.right)),
             "references": [
-                {"small": media.url(thumbnail_of(scene, name)), "whole": media.url(scene.images_dir / name)}
-                for name in names
+                {"small": thumbnail_url(media, scene, name) or whole, "whole": whole}
+                for name, whole in ((name, media.url(scene.images_dir / name)) for name in names)
             ],
             "place": f"{scene.info['name']}, {a.trajectory}, frame {a.frame_index}",
         }
