@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from colmap_writer import write_reconstruction
 from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_scene import make_synthetic_scene, write_synthetic_scene
@@ -17,6 +18,7 @@ from difix3d.events import Artifact, Done, Progress, Warned
 from difix3d.formats.colmap import read_reconstruction
 from difix3d.formats.image import read_rgb, to_uint8
 from difix3d.formats.ply import read_splats
+from difix3d.geometry import transform_reconstruction
 from difix3d.metrics import psnr, ssim
 from difix3d.scene import Scene, hash_file
 from difix3d.splatting import render_view
@@ -154,6 +156,22 @@ def test_too_few_photos_to_fit_are_said(scene: Scene) -> None:
     with pytest.raises(ConfigError, match=r"leave 2 to fit to; at least 3"):
         list(fit(scene, FitConfig(holdout=2, train_every=3)))
     assert not scene.splats_path.exists()
+
+
+@pytest.mark.parametrize(
+    ("scale", "shift", "said"),
+    [(1.0, 6.4e6, "up to 6,400,0.* from its origin"), (1e-3, 0.0, "nothing nearer than 0.01"), (1.0, 500.0, "")],
+)
+def test_a_world_that_no_fit_can_be_made_in_is_said(scene: Scene, scale: float, shift: float, said: str) -> None:
+    """A COLMAP model in metres from the middle of the earth fits to fog, and so does one in kilometres."""
+    moved = np.diag([scale, scale, scale, 1.0])
+    moved[0, 3] = shift
+    write_reconstruction(scene.sparse_dir, transform_reconstruction(read_reconstruction(scene.sparse_dir), moved))
+    if said:
+        with pytest.raises(ConfigError, match=f"{said}.*--known-poses"):
+            list(fit(scene, CONFIG))
+    else:
+        assert isinstance(list(fit(scene, CONFIG))[-1], Done)
 
 
 def test_a_missing_photo_or_model_is_said(scene: Scene) -> None:

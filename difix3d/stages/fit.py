@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from difix3d.splatting.trainer import Photo, Trainer, TrainSettings, Update
 
 MIN_TRAINING_PHOTOS = 3
+_FARTHEST = 1e4
+"""Cameras from the origin, in typical depths: float32 is then a thousandth of a depth off, half a pixel."""
+_NEAREST = 10.0
+"""Typical depth in near planes, at least."""
 _PREVIEW_SECONDS = 2.0
 _PREVIEW_LONG_SIDE_PX = 480
 
@@ -89,6 +93,7 @@ def fit(scene: Scene, config: FitConfig) -> Generator[Event, None, dict[str, Any
             "into sparse/0 and its undistorted photos into images, then try again."
         )
     reconstruction = read_reconstruction(scene.sparse_dir, scene.images_dir)
+    _check_world(reconstruction)
     train, heldout = _split(reconstruction, config)
     yield Progress("fit", f"Loading {len(train)} photos to fit and {len(heldout)} to score", 0, 0)
     preset = PRESETS[config.preset]
@@ -140,6 +145,27 @@ def _split(reconstruction: Reconstruction, config: FitConfig) -> tuple[list[View
         )
     views = {view.name: view for view in reconstruction.views}
     return [views[name] for name in train], [views[name] for name in heldout]
+
+
+def _check_world(reconstruction: Reconstruction) -> None:
+    """ConfigError where single precision, or the plane before which nothing is drawn, would spoil the fit: a model of
+    somebody else's may be in metres from the middle of the earth, or in kilometres."""
+    from difix3d.splatting.base import NEAR_PLANE
+    from difix3d.splatting.initialise import scene_depth
+
+    cameras = [view.camera for view in reconstruction.views]
+    depth = scene_depth(reconstruction.points, cameras)
+    reach = max(float(np.linalg.norm(camera.position)) for camera in cameras)
+    if reach > _FARTHEST * depth:
+        found = f"up to {reach:,.0f} from its origin and see things {depth:.3g} away: single precision rounds that off"
+    elif depth < _NEAREST * NEAR_PLANE:
+        found = f"{depth:.2g} from what they see; nothing nearer than {NEAR_PLANE:g} is drawn"
+    else:
+        return
+    raise ConfigError(
+        f"The cameras in sparse/0 are in a world that no fit can be made in: they are {found}. Take them over with: "
+        "difix3d run PHOTOS --known-poses FOLDER_OF_THIS_MODEL --scene NEW_FOLDER, which moves and scales the world."
+    )
 
 
 def photo_of(view: View, long_side_px: int) -> Photo:
