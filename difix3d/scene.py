@@ -40,13 +40,16 @@ from difix3d.events import Event, from_json, to_json
 
 _DELETED = ".deleted"
 """Beside the scenes: an empty file for each that was deleted."""
-_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_LONGEST_NAME, _LONGEST_PAIR = 80, 200
 
 
-def safe_name(name: str) -> str:
+def safe_name(name: str, longest: int = _LONGEST_NAME) -> str:
     """`name` if it can be a file name inside a scene; SceneError otherwise (no separators, no leading dot)."""
-    if not _SAFE_NAME.fullmatch(name):
-        raise SceneError(f"{name[:80]!r} is no name: use letters, digits, '.', '_' and '-', at most 80 characters")
+    if not _SAFE_NAME.fullmatch(name) or len(name) > longest:
+        raise SceneError(
+            f"{name[:longest]!r} is no name: use letters, digits, '.', '_' and '-', at most {longest} characters"
+        )
     return name
 
 
@@ -177,7 +180,7 @@ class Scene:
 
     def video_path(self, name: str) -> Path:
         """`name`: a trajectory, or TRAJECTORY-FIXER: render and fix side by side. WebM (formats.video)."""
-        return self.root / "videos" / f"{safe_name(name)}.webm"
+        return self.root / "videos" / f"{safe_name(name, _LONGEST_PAIR)}.webm"
 
     def relative(self, path: Path) -> str:
         """`path` as it is named inside the scene, with forward slashes."""
@@ -199,7 +202,7 @@ class Scene:
     # Manifests
 
     def manifest_path(self, stage: str, key: str = "") -> Path:
-        return self.root / "stages" / (f"{stage}-{safe_name(key)}.json" if key else f"{stage}.json")
+        return self.root / "stages" / (f"{stage}-{safe_name(key, _LONGEST_PAIR)}.json" if key else f"{stage}.json")
 
     def manifest(self, stage: str, key: str = "") -> dict[str, Any] | None:
         """The manifest of a complete stage, or None."""

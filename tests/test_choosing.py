@@ -139,6 +139,7 @@ def test_the_page_gets_the_fix_and_what_to_say_of_it(client: TestClient, chooser
     answer = post(client, chosen=["00001.png", "00002.png"])
     assert answer.status_code == 200
     found, expected = answer.json(), chooser.preview("walk", 0, ["00001.png", "00002.png"])
+    assert found["frame"] == ["scene", "walk", 0] and found["before"].startswith("media/")
     assert np.array_equal(picture(found["after"]), expected.rgb)
     assert np.abs(picture(found["trust"]) / 255.0 - expected.trust).max() < 0.003
     assert "photos 1, 2" in found["said"] and f"{expected.covered:.0%} of the frame" in found["said"]

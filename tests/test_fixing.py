@@ -171,6 +171,24 @@ def test_a_fix_of_a_render_that_changed_is_no_candidate_of_the_new_one(scene: Sc
     assert len(candidates_of(scene)["walk", 0]) == 1
 
 
+def test_a_fix_of_a_render_that_was_made_anew_meanwhile_is_not_kept(scene: Scene) -> None:
+    session = FixSession(scene, Recorder())
+    frame = session.frame("walk", 0)
+    fixed = session.fix(frame)
+    (scene.renders_dir("walk") / "00000.png").write_bytes((scene.renders_dir("walk") / "00001.png").read_bytes())
+    with pytest.raises(SceneError, match="rendered again while it was being fixed"):
+        store_candidate(scene, frame, fixed.rgb, session.fixer, fixed.references, strength=1.0)
+    assert [candidate.fixer for candidate in candidates_of(scene)["walk", 0]] == ["render"]
+
+
+def test_what_other_code_made_is_another_candidate(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    session = FixSession(scene, Recorder())
+    frame = session.frame("walk", 0)
+    before = store_candidate(scene, frame, frame.rgb, session.fixer, [], strength=1.0)
+    monkeypatch.setattr("difix3d.stages.fixing.VERSION", -1)
+    assert store_candidate(scene, frame, frame.rgb, session.fixer, [], strength=1.0).image_path != before.image_path
+
+
 def test_labels_are_folder_names(tmp_path: Path) -> None:
     folder = tmp_path / "my checkpoint (3)"
     folder.mkdir()

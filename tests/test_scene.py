@@ -187,6 +187,14 @@ def test_no_name_leads_out_of_the_scene(scene: Scene, name: str) -> None:
         scene.renders_dir(name)
 
 
+def test_names_of_two_fit_into_one(scene: Scene) -> None:
+    """A camera path and a fixer, each as long as a name may be."""
+    both = f"{'p' * 80}-{'f' * 40}"
+    assert scene.video_path(both).name == f"{both}.webm" and scene.manifest("fix", both) is None
+    with pytest.raises(SceneError, match="at most 200"):
+        scene.video_path("p" * 201)
+
+
 def test_inside_refuses_to_leave(scene: Scene) -> None:
     assert scene.inside("renders/orbit/00000.png").is_relative_to(scene.root)
     for name in ("../other/scene.json", "/etc/passwd"):

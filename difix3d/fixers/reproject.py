@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from difix3d.fixers.alignment import Aligned, align_photos
 from difix3d.fixers.base import Weightless
 from difix3d.fixers.photometric import Floats, gaussian
-from difix3d.fixers.sound import no_depth, sound_frame, sound_photos
+from difix3d.fixers.sound import sound_frame, sound_photos
 from difix3d.fixers.stepwise import Fixed
 from difix3d.types import Frame, Reference
 
@@ -45,10 +45,9 @@ class ReprojectFixer(Weightless):
         self.settings: dict[str, Any] = {"method": "depth and flow", "max_references": self.max_references}
 
     def fix(self, frame: Frame, references: Sequence[Reference], *, seed: int = 0) -> NDArray[np.uint8]:
-        """[H, W, 3] uint8. Without references, or where none of them fits, the render.
-
-        FixerError for a frame without depth: there is nothing to carry photos by. A reference without depth is used,
-        but what is hidden from it is then told by colour alone.
+        """[H, W, 3] uint8. Without references, or where none of them fits, the render; so too where the frame has no
+        depth to carry photos by. A reference without depth is used, but what is hidden from it is then told by colour
+        alone.
         """
         return self.fix_with_trust(frame, references)[0]
 
@@ -57,25 +56,15 @@ class ReprojectFixer(Weightless):
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """See fixers.base.Trusting: how far photos replaced the render."""
         frame, photos = sound_frame(frame), sound_photos(references[: self.max_references])
-        if not references:
-            return blend(frame.rgb, [])
-        _require_depth(frame)
         return blend(frame.rgb, align_photos(frame, photos))
 
     def carry(self, frame: Frame, reference: Reference) -> list[Aligned]:
         """See fixers.stepwise.Stepwise. Empty where the photo shows nothing of the frame."""
-        frame = sound_frame(frame)
-        _require_depth(frame)
-        return align_photos(frame, sound_photos([reference]))
+        return align_photos(sound_frame(frame), sound_photos([reference]))
 
     def finish(self, frame: Frame, carried: Sequence[list[Aligned]]) -> Fixed:
         """See fixers.stepwise.Stepwise."""
         return blend(frame.rgb, [photo for each in carried[: self.max_references] for photo in each])
-
-
-def _require_depth(frame: Frame) -> None:
-    if not (frame.depth > 0).any():
-        raise no_depth(frame, ReprojectFixer.name)
 
 
 def blend(raw: NDArray[np.uint8], photos: Sequence[Aligned]) -> tuple[NDArray[np.uint8], Floats]:

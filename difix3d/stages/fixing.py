@@ -32,7 +32,7 @@ from difix3d.formats.ply import read_splats
 from difix3d.kept import Kept
 from difix3d.references import RankedReference, choose_references, rank_references
 from difix3d.scene import Scene, folder_name, hash_file
-from difix3d.stages.strengths import Strengths
+from difix3d.stages.strengths import VERSION, Strengths
 from difix3d.types import Camera, Candidate, Frame, Reconstruction, Reference, Splats, Trajectory, View
 
 CANDIDATES = "candidates.json"
@@ -289,11 +289,17 @@ def store_candidate(
 ) -> Candidate:
     """Keep an interactive fix of a rendered frame as a further candidate, in a folder of its own, its trust beside it.
 
-    The folder's name is made of everything that decides the pixels (frame, render, fixer, its settings, references,
-    seed, strength), so asking for the same again returns the same candidate; two people asking at once harm nothing.
+    The folder's name is made of everything that decides the pixels (frame, render, fixer, its settings and the version
+    of what it makes, references, seed, strength), so asking for the same again returns the same candidate; two people
+    asking at once harm nothing. SceneError where the frame was rendered anew since it was read.
     """
-    render_sha256 = hash_file(scene.renders_dir(frame.trajectory) / f"{frame.index:05d}.png")
-    asked = [frame.index, render_sha256, fixer.name, fixer.settings, list(references), seed]
+    render = scene.renders_dir(frame.trajectory) / f"{frame.index:05d}.png"
+    render_sha256 = hash_file(render)
+    if not np.array_equal(read_rgb(render), frame.rgb):
+        raise SceneError(
+            f"Frame {frame.index} of {frame.trajectory} was rendered again while it was being fixed. Fix it once more."
+        )
+    asked = [frame.index, render_sha256, fixer.name, fixer.settings, VERSION, list(references), seed]
     if strength < 1:
         asked.append(strength)
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()[:10]

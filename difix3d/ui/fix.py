@@ -17,7 +17,7 @@ from difix3d.types import Candidate
 from difix3d.ui import fixers, zero
 from difix3d.ui.live import NOT_KEPT, how_much, unkept
 from difix3d.ui.scene import NO_SCENE
-from difix3d.ui.shared import QUIET, SLOW, Shared, empty, told
+from difix3d.ui.shared import LATEST, QUIET, SLOW, Shared, empty, told
 from difix3d.ui.thumbnails import thumbnail_url
 from difix3d.ui.widgets import picker, wipe
 
@@ -58,18 +58,19 @@ def build(shared: Shared) -> None:
     offered = [photos]
     sides = [left, right, before_after]
     shared.revision.change(
-        _reader(shared), [*asked, right], [nothing, group, trajectory, fixer, index, *sides], **QUIET
+        _reader(shared), [*asked, *sides], [nothing, group, trajectory, fixer, index, *sides], **QUIET
     ).then(_offerer(shared, keep=True), [*asked, photos], offered, **QUIET)
-    for changed in (trajectory.input, index.release):
-        changed(_frame_reader(shared), asked, [index, *sides], **QUIET)
-        changed(_offerer(shared), asked, offered, **QUIET)
-    fixer.input(_offerer(shared), [*asked, photos], offered, **QUIET)
+    # Whoever moves on before the first answer is here gets the last one. `input`: arrow keys move the slider too.
+    for changed in (trajectory.input, index.input):
+        changed(_frame_reader(shared), asked, [index, *sides], **LATEST)
+        changed(_offerer(shared), asked, offered, **LATEST)
+    fixer.input(_offerer(shared), [*asked, photos], offered, **LATEST)
     noted = (fixers.noter(shared), [*opened, fixer], [about, go])
     for moment in (fixer.change, shared.revision.change):
-        moment(*noted, **QUIET)
-    again.click(_offerer(shared), asked, offered, **QUIET)
+        moment(*noted, **LATEST)
+    again.click(_offerer(shared), asked, offered, **LATEST)
     for side in (left, right):
-        side.input(_comparer(shared), [*opened, left, right], [before_after], **QUIET)
+        side.input(_comparer(shared), [*opened, left, right], [before_after], **LATEST)
     fetched = go.click(
         _fetcher(shared, fetching), [*opened, fixer], fetching.outputs, show_progress="hidden", **fixers.FETCHING
     )
@@ -81,11 +82,18 @@ def build(shared: Shared) -> None:
 
 
 def _reader(shared: Shared) -> Any:
-    """The frames there are; what was chosen stays where it still exists."""
+    """The frames there are; what was chosen stays where it still exists, and is not sent: it may have changed since."""
 
     @told
     def read(
-        visitor: dict[str, str], scene_id: str, trajectory: str | None, index: int, fixer: str | None, right: str | None
+        visitor: dict[str, str],
+        scene_id: str,
+        trajectory: str | None,
+        index: int,
+        fixer: str | None,
+        left: str | None,
+        right: str | None,
+        shown: dict[str, Any] | None,
     ) -> tuple[Any, ...]:
         fixer_box = fixers.refreshed(shared, fixer)
         frames: dict[str, list[int]] = {}
@@ -95,31 +103,20 @@ def _reader(shared: Shared) -> Any:
         if not frames:
             text = NO_FRAMES if scene_id else NO_SCENE
             none = gr.Dropdown(choices=[], value=None)
-            return (
-                gr.HTML(empty(text), visible=True),
-                gr.Row(visible=False),
-                none,
-                fixer_box,
-                gr.skip(),
-                none,
-                none,
-                None,
-            )
+            hidden = gr.HTML(empty(text), visible=True), gr.Row(visible=False)
+            return *hidden, none, fixer_box, gr.skip(), none, none, None
+        wanted = trajectory
         if trajectory not in frames:
-            trajectory, index = next(iter(frames)), 0
+            trajectory = next(iter(frames))
             index = len(frames[trajectory]) // 2
-        left_box, right_box, comparison = _sides(shared, scene, trajectory, index, right)
         last = max(frames[trajectory])
-        return (
-            gr.HTML(visible=False),
-            gr.Row(visible=True),
-            gr.Dropdown(choices=list(frames), value=trajectory),
-            fixer_box,
-            gr.Slider(0, max(1, last), value=min(index, last), step=1),
-            left_box,
-            right_box,
-            comparison,
-        )
+        path = _box(list(frames), trajectory, shown=trajectory == wanted)
+        slider = _slider(last, min(index, last), moved=trajectory != wanted or index > last)
+        boxes, found, names = _sides(scene, trajectory, min(index, last), left, right, shown=True)
+        pair = _pair(shared, scene, found, *names)
+        same = pair is not None and shown is not None and all(shown.get(key) == pair[key] for key in pair)
+        visible = gr.HTML(visible=False), gr.Row(visible=True)
+        return *visible, path, fixer_box, slider, *boxes, gr.skip() if same else pair
 
     return read
 
@@ -129,8 +126,9 @@ def _frame_reader(shared: Shared) -> Any:
     def read(visitor: dict[str, str], scene_id: str, trajectory: str, index: int, fixer: str) -> tuple[Any, ...]:
         scene = shared.studio.open_scene(scene_id, visitor["id"])
         last = max(frames_of(scene).get(trajectory, [0]))
-        index = min(int(index), last)
-        return (gr.Slider(0, max(1, last), value=index, step=1), *_sides(shared, scene, trajectory, index, None))
+        within = min(int(index), last)
+        boxes, found, names = _sides(scene, trajectory, within)
+        return _slider(last, within, moved=within != index), *boxes, _pair(shared, scene, found, *names)
 
     return read
 
@@ -243,11 +241,13 @@ def _fixer(shared: Shared) -> Any:
             # Kept, it would be a new question for everybody who rates, and on the host's disk for good.
             gr.Info(NOT_KEPT, title="")
             render = scene.renders_dir(trajectory) / f"{frame.index:05d}.png"
-            shown = unkept(session.fixer.name, fixed, theirs=False)
-            return gr.skip(), gr.skip(), {"before": shared.studio.media.url(render), **shown, "shown": time.time_ns()}
+            value = {"frame": [scene.id, trajectory, frame.index], "before": shared.studio.media.url(render)}
+            value |= unkept(session.fixer.name, fixed, theirs=False)
+            return gr.skip(), gr.skip(), {**value, "shown": time.time_ns()}
         by = session.fixer, fixed.references
         candidate = store_candidate(scene, frame, fixed.rgb, *by, strength=fixed.strength, trust=fixed.trust)
-        *boxes, comparison = _sides(shared, scene, trajectory, int(index), candidate.image_path)
+        boxes, found, names = _sides(scene, trajectory, int(index), right=candidate.image_path)
+        comparison = _pair(shared, scene, found, *names)
         # Told apart from the same comparison before: a preview may have been shown since.
         return (*boxes, comparison and {**comparison, "shown": time.time_ns()})
 
@@ -287,27 +287,39 @@ def describe(scene: Scene, candidate: Candidate) -> str:
     return words + how_much(shown) if isinstance(shown, float) else words
 
 
-def _sides(shared: Shared, scene: Scene, trajectory: str, index: int, right: str | None) -> tuple[Any, ...]:
-    """Both choices of what to compare, and the comparison: the render, and the fix named or the newest one."""
+def _sides(
+    scene: Scene, trajectory: str, index: int, left: str | None = None, right: str | None = None, shown: bool = False
+) -> tuple[tuple[Any, Any], list[Candidate], tuple[str | None, str | None]]:
+    """What to compare of a frame: both boxes, all that there is, and what is chosen: `left` and `right` where they are
+    of this frame; else the render and the newest fix. shown: the boxes show those already."""
     candidates = candidates_at(scene, trajectory, index)
     choices = [(describe(scene, candidate), candidate.image_path) for candidate in candidates]
     paths = [path for _, path in choices]
-    if not paths:
-        nothing = gr.Dropdown(choices=[], value=None)
-        return nothing, nothing, None
-    right = right if right in paths else paths[-1]
-    left_box = gr.Dropdown(choices=choices, value=paths[0])
-    return left_box, gr.Dropdown(choices=choices, value=right), _pair(shared, scene, candidates, paths[0], right)
+    first = left if left in paths else next(iter(paths), None)
+    second = right if right in paths else next(reversed(paths), None)
+    boxes = _box(choices, first, shown and first == left), _box(choices, second, shown and second == right)
+    return boxes, candidates, (first, second)
+
+
+def _box(choices: list[Any], value: str | None, shown: bool) -> Any:
+    """What is shown already is not sent: somebody may have chosen another one meanwhile."""
+    return gr.Dropdown(choices=choices) if shown and value is not None else gr.Dropdown(choices=choices, value=value)
+
+
+def _slider(last: int, index: int, moved: bool) -> Any:
+    bounds: dict[str, Any] = {"minimum": 0, "maximum": max(1, last)}
+    return gr.update(**bounds, value=index) if moved else gr.update(**bounds)
 
 
 def _pair(
-    shared: Shared, scene: Scene, candidates: Sequence[Candidate], left: str, right: str
+    shared: Shared, scene: Scene, candidates: Sequence[Candidate], left: str | None, right: str | None
 ) -> dict[str, Any] | None:
     known = {candidate.image_path: candidate for candidate in candidates}
-    if left not in known or right not in known:
+    if left is None or right is None or left not in known or right not in known:
         return None
     url = shared.studio.media.url
     return {
+        "frame": [scene.id, known[right].trajectory, known[right].frame_index],
         "before": url(scene.inside(left)),
         "after": url(scene.inside(right)),
         "trust": shared.studio.media.url_if_there(trust_path(scene.inside(right))),

@@ -1,7 +1,8 @@
 """The fix that follows a person's choice of photos: one address, plain HTTP, so that a newer click overtakes an older.
 
     POST fix/preview {scene, trajectory, index, fixer, chosen: [names], page, turn}
-      -> {after, trust, labels, caption, said, references, seconds}: pictures as data addresses, trust "" where none
+      -> {frame: [scene, trajectory, index], before, after, trust, labels, caption, said, references, seconds}: before:
+         the render's address; after and trust as data addresses, trust "" where none
 
 The header X-Visitor says who asks, as for rate/. `page` is a random name of the page's own and `turn` counts its
 requests: of a page only the newest is worked on, older ones are answered 409 as soon as they notice. Other refusals are
@@ -77,9 +78,11 @@ class Live:
             raise ConfigError("Expected a frame's number. Reload the page.")
         found = chooser.preview(trajectory, index, _names(body), stale)
         theirs = self.studio.may_change(scene, visitor)
-        shown = unkept(chooser.session.fixer.name, found, theirs)
+        render = scene.renders_dir(trajectory) / f"{index:05d}.png"
         return {
-            **shown,
+            "frame": [scene.id, trajectory, index],
+            "before": self.studio.media.url(render),
+            **unkept(chooser.session.fixer.name, found, theirs),
             "said": _said(found, theirs),
             "references": found.references,
             "seconds": round(found.seconds, 3),

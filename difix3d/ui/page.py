@@ -23,6 +23,7 @@ _HEADER = (
     "<p>Your video becomes a 3D scene; broken views are repaired from your photos; your eye is the judge.</p>"
 )
 _STORAGE_KEY = "difix3d-studio"
+_GONE = "The scene that was open here is gone: it was deleted. Choose another one, or make a new one under Capture."
 
 
 def build(studio: Studio) -> gr.Blocks:
@@ -65,7 +66,7 @@ def build(studio: Studio) -> gr.Blocks:
         clock = gr.Timer(1.0)
 
         tick = _ticker(studio, follower)
-        watched = [*live, status, revision, seen]
+        watched = [*live, status, scene_id, revision, seen]
         page.load(_opener(studio), [visitor], [visitor, scene_id], **QUIET)
         scene_id.change(_lister(studio), [visitor, scene_id], [chooser], **QUIET)
         scene_id.change(tick, [visitor, scene_id, revision, gr.State("")], watched, **QUIET)
@@ -123,12 +124,15 @@ def _ticker(studio: Studio, follower: Follower) -> Any:
     def tick(visitor: dict[str, str], scene_id: str, revision: str, seen: str) -> tuple[Any, ...]:
         value: dict[str, Any] | None = None
         status: dict[str, Any] | None = None
-        now = f"{scene_id}:"
+        gone, found = False, None
         if scene_id:
             try:
                 found = studio.open_scene(scene_id, visitor["id"])
             except SceneError:  # deleted in another tab
-                return (*capture.live(None), None, "", "")
+                gr.Info(_GONE, title="")
+                gone, scene_id = True, ""
+        now = f"{scene_id}:"
+        if found is not None:
             now += _stamp(found)
             if looked := follower.look(found):
                 job, followed = looked
@@ -137,8 +141,9 @@ def _ticker(studio: Studio, follower: Follower) -> Any:
                 status = _status(job, followed, found)
         looks = json.dumps([value, status, now], sort_keys=True)
         if looks == seen:
-            return tuple(gr.skip() for _ in range(8))
-        return (*capture.live(value), status, now if now != revision else gr.skip(), looks)
+            return tuple(gr.skip() for _ in range(9))
+        left = "" if gone else gr.skip()
+        return (*capture.live(value), status, left, now if now != revision else gr.skip(), looks)
 
     return tick
 

@@ -22,7 +22,7 @@ QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden",
 tell a State's listeners that it changed."""
 
 LATEST: dict[str, Any] = {**QUIET, "trigger_mode": "always_last"}
-"""For what reads votes: one that comes while it reads is read after all."""
+"""For what follows votes or a person's choice: one that comes while it works is followed after all."""
 
 SLOW: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "model", "concurrency_limit": 1}
 """For events that run a model: one at a time on the whole server."""

@@ -1,8 +1,9 @@
 // Before and after with a divider to drag: two pictures, or the halves of one side-by-side video.
-// props.value: {before, after} addresses of pictures, or {video}, and {labels: [left, right], caption, trust}; or null.
+// props.value: {before, after} addresses of pictures, or {video}, and {labels: [left, right], caption, trust, frame}; or
+// null. frame: whatever tells what is shown.
 // trust: address of a grey picture; where it is dark the render stayed, and the right side can be tinted there.
-// An event "dx-show" with {after, labels, caption, trust} as its detail shows that instead, beside the same `before`,
-// until the value changes; "dx-drawn" tells that it has.
+// An event "dx-show" with {before, after, labels, caption, trust, frame} as its detail shows that instead, until the
+// value changes, if it is of the same frame; "dx-drawn" tells that it has.
 const root = element.querySelector(".dx-wipe");
 const canvas = root.querySelector("canvas");
 const context = canvas.getContext("2d");
@@ -12,7 +13,7 @@ const play = root.querySelector(".dx-play");
 const trustBox = root.querySelector(".dx-trust");
 const trustOn = trustBox.querySelector("input");
 const TINT = [255, 120, 0], TINT_ALPHA = 0.62;
-let position = 0.5, before = null, after = null, shown = "", shownAt, tint = null;
+let position = 0.5, before = null, after = null, shown = "", shownAt, tint = null, drawings = 0;
 
 function size() {
   if (video.dataset.on) return [Math.floor(video.videoWidth / 2), video.videoHeight];
@@ -111,16 +112,20 @@ function trust(url) {
 }
 let shownTrust = "";
 trustOn.addEventListener("change", () => { trustBox.querySelector("p").hidden = !trustOn.checked; paint(); });
-root.addEventListener("dx-show", (event) => {
+const sameFrame = (one, other) => JSON.stringify(one.frame) === JSON.stringify(other.frame);
+root.addEventListener("dx-show", async (event) => {
   const value = event.detail;
-  if (root.hidden || !before) return;
+  if (root.hidden || !before || !props.value || !sameFrame(value, props.value)) return;
+  const mine = ++drawings;
+  // The old pictures stay until the new ones can be drawn.
+  const pair = [value.before, value.after].map((url) => Object.assign(new Image(), { src: url }));
+  try { await Promise.all(pair.map((each) => each.decode())); } catch (error) { return; }
+  if (mine !== drawings) return;
+  [before, after] = pair;
   name(value);
   shownTrust = value.trust;
   trust(value.trust);
-  const next = new Image();
-  // The old picture stays until the new one can be drawn.
-  next.onload = () => { after = next; paint(); };
-  next.src = value.after;
+  paint();
 });
 
 function draw() {
@@ -131,6 +136,7 @@ function draw() {
   const key = JSON.stringify(rest);
   if (key === shown && (at === undefined || at === shownAt)) return;
   [shown, shownAt] = [key, at];
+  drawings += 1;
   name(value);
   shownTrust = value.trust || "";
   trust(shownTrust);

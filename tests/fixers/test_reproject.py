@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import walls
 
-from difix3d.errors import FixerError
 from difix3d.fixers.alignment import unstretched, unwrinkled
 from difix3d.fixers.photometric import Exposure, agreement, flow_to, gaussian, match_exposure
 from difix3d.fixers.reproject import ReprojectFixer
@@ -130,11 +129,14 @@ def test_photos_of_other_sizes(frame: Frame) -> None:
         assert psnr(fixed, truth) > psnr(frame.rgb, truth) + (2 if size > 160 else 0)
 
 
-def test_a_frame_without_depth_is_refused_in_words(frame: Frame) -> None:
+def test_a_frame_without_depth_stays_as_rendered(frame: Frame) -> None:
+    """As one of a path that looks past everything for a moment: the others of the path are fixed all the same."""
     flat = replace(frame, depth=np.zeros_like(frame.depth))
-    with pytest.raises(FixerError, match=r"no depth.*difix"):
-        fix(flat, reference_at(0.2))
-    assert np.array_equal(fix(flat), frame.rgb)
+    fixer = ReprojectFixer()
+    for references in ([], [reference_at(0.2)]):
+        fixed, trust = fixer.fix_with_trust(flat, references)
+        assert np.array_equal(fixed, frame.rgb) and not trust.any()
+    assert np.array_equal(fixer.finish(flat, [fixer.carry(flat, reference_at(0.2))])[0], frame.rgb)
 
 
 def test_a_reference_without_depth_is_used(frame: Frame) -> None:

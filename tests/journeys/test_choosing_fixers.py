@@ -3,6 +3,7 @@ working, and the fix follows the photos."""
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from studio_server import WIDE, Server, choose_first_photos, open_step
 
 from difix3d.fixers import DEFAULT_FIXER
 from difix3d.fixers.listing import offers
+from difix3d.formats.image import read_rgb
 
 pytestmark = [pytest.mark.browser, pytest.mark.shared]
 
@@ -56,6 +58,14 @@ def choose(tab: Page, label: str) -> None:
     tab.locator("#dx-fix-fixer input").click()
     tab.get_by_role("option", name=label, exact=True).click()
     expect(tab.locator(f"[data-fixer='{label}']")).to_be_visible(timeout=60_000)
+
+
+def assert_left_shows_the_render(tab: Page, studio: Server, index: int) -> None:
+    render = read_rgb(studio.scenes / "ball" / "renders" / "walk" / f"{index:05d}.png")
+    columns, row = range(0, render.shape[1] // 2, 5), render.shape[0] // 2
+    read = f"(c, x) => [...c.getContext('2d').getImageData(x, {row}, 1, 1).data].slice(0, 3)"
+    canvas = tab.locator("#dx-fix-wipe canvas")
+    assert [canvas.evaluate(read, column) for column in columns] == [render[row, x].tolist() for x in columns]
 
 
 def candidates(studio: Server) -> set[Path]:
@@ -132,6 +142,53 @@ def test_the_fix_follows_the_photos_that_are_chosen(tab: Page, studio: Server, p
     assert len(candidates(studio) - before) == 1
 
 
+def test_arrow_keys_go_through_the_frames_and_the_last_one_counts(tab: Page, studio: Server) -> None:
+    """Faster than photos are ranked for any of them; nobody is taken back to a frame they have left."""
+    choose(tab, "reproject")
+    slider, photos = tab.locator("#dx-fix-frame input[type=range]"), tab.locator(".dx-photos button")
+    expect(photos.first).to_be_visible(timeout=30_000)
+    slider.focus()
+    for key in ("Home", "ArrowRight", "ArrowRight"):
+        tab.keyboard.press(key)
+    tab.wait_for_timeout(3000)
+    expect(slider).to_have_value("2")
+    assert_left_shows_the_render(tab, studio, 2)
+    before = candidates(studio)
+    photos.first.click()
+    expect(tab.locator(".dx-picker-said")).to_contain_text("Fixed with", timeout=30_000)
+    tab.locator("#dx-fix-go").click()
+    expect(tab.locator("#dx-fix-right input")).to_have_value(re.compile("reproject"), timeout=60_000)
+    (new,) = candidates(studio) - before
+    assert json.loads(new.read_text())[0]["frame_index"] == 2
+
+
+def test_a_preview_is_shown_beside_its_own_render(tab: Page, studio: Server) -> None:
+    """Whatever was compared before; and one of another frame, come late, is not shown at all."""
+    choose(tab, "reproject")
+    expect(tab.locator(".dx-photos button").first).to_be_visible(timeout=30_000)
+    tab.locator("#dx-fix-go").click()
+    kept = tab.locator("#dx-fix-right input")
+    expect(kept).to_have_value(re.compile("reproject"), timeout=60_000)
+    name, left = kept.input_value(), tab.locator("#dx-fix-wipe .dx-left")
+    tab.locator("#dx-fix-left input").click()
+    tab.get_by_role("option", name=name, exact=True).click()
+    tab.wait_for_timeout(2500)  # the page has read the scene again meanwhile, and leaves the choice alone
+    expect(left).to_have_text("reproject")
+    tab.locator(".dx-photos button").nth(1).click()
+    caption = tab.locator("#dx-fix-wipe figcaption")
+    expect(caption).to_contain_text("not kept yet", timeout=30_000)
+    expect(left).to_have_text("render")
+    assert_left_shows_the_render(tab, studio, int(tab.locator("#dx-fix-frame input[type=range]").input_value()))
+
+    said = caption.inner_text()
+    tab.locator("#dx-fix-wipe .dx-wipe").evaluate(
+        "root => root.dispatchEvent(new CustomEvent('dx-show', {detail: {frame: ['ball', 'walk', 99], before: '', "
+        "after: '', labels: ['a', 'b'], caption: 'late', trust: ''}}))"
+    )
+    tab.wait_for_timeout(300)
+    assert caption.inner_text() == said
+
+
 def test_a_download_is_watched_and_stopped(tab: Page, studio: Server, hub: StandInHub, picture) -> None:
     start_slowly(tab, hub)
     picture(tab, "fix-downloading")
@@ -200,6 +257,22 @@ def test_photos_without_small_pictures_are_chosen_by_name(browser: Browser, tune
     picture(tab, "fix-photos-unseen")
     tab.locator("#dx-fix-go").click()
     expect(tab.locator("#dx-fix-right input")).to_have_value(re.compile(r"lite, photos \d"), timeout=60_000)
+    context.close()
+
+
+def test_a_scene_that_was_deleted_elsewhere_is_left_with_one_word(browser: Browser, tuned: Server, picture) -> None:
+    context = browser.new_context(viewport=WIDE)
+    tab = context.new_page()
+    tab.goto(tuned.url)
+    open_step(tab, "Fix")
+    expect(tab.locator("#dx-fix-go")).to_be_visible(timeout=30_000)
+    tab.wait_for_timeout(3000)  # what the page asks at first is answered
+    (tuned.scenes / "ball").rename(tuned.scenes.parent / "gone")
+    expect(tab.locator("#dx-fix-go")).to_be_hidden(timeout=30_000)
+    expect(tab.get_by_text("is gone: it was deleted")).to_have_count(1)
+    tab.wait_for_timeout(1500)
+    expect(tab.locator(".toast-body")).to_have_count(1)
+    picture(tab, "scene-gone")
     context.close()
 
 
