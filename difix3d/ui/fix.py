@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Sequence
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -15,7 +14,7 @@ from difix3d.scene import Scene
 from difix3d.stages.fixing import store_candidate, trust_path
 from difix3d.types import Candidate
 from difix3d.ui import fixers, zero
-from difix3d.ui.live import NOT_KEPT, how_much, unkept
+from difix3d.ui.live import NOT_KEPT, how_much, photos_in_words, unkept
 from difix3d.ui.scene import NO_SCENE
 from difix3d.ui.shared import LATEST, QUIET, SLOW, Shared, empty, told
 from difix3d.ui.thumbnails import thumbnail_url
@@ -281,8 +280,7 @@ def describe(scene: Scene, candidate: Candidate) -> str:
     """A candidate in a few words: its fixer, which photos it used, how much of it is shown where not all is."""
     if candidate.fixer == RENDER:
         return "render, as it is"
-    names = [Path(name).stem.lstrip("0") or "0" for name in candidate.references]
-    words = f"{candidate.fixer}, photos {', '.join(names)}" if names else f"{candidate.fixer}, no photos"
+    words = f"{candidate.fixer}, {photos_in_words(candidate.references)}"
     shown = candidate.extra.get("shown")
     return words + how_much(shown) if isinstance(shown, float) else words
 
@@ -324,5 +322,5 @@ def _pair(
         "after": url(scene.inside(right)),
         "trust": shared.studio.media.url_if_there(trust_path(scene.inside(right))),
         "labels": [known[left].fixer, known[right].fixer],
-        "caption": f"{describe(scene, known[left])} and {describe(scene, known[right])}",
+        "caption": " and ".join(dict.fromkeys(describe(scene, known[side]) for side in (left, right))),
     }

@@ -122,7 +122,7 @@ def mount(app: FastAPI, studio: Studio) -> Live:
 
 def unkept(fixer: str, fixed: FixedFrame | Preview, theirs: bool) -> dict[str, Any]:
     """{after, trust, labels, caption} of a fix that is in no file. theirs: whoever looks may keep it."""
-    what = f"{fixer} with {_photos(fixed.references)}{how_much(fixed.strength)}"
+    what = f"{fixer} with {photos_in_words(fixed.references)}{how_much(fixed.strength)}"
     return {
         "after": data_address(fixed.rgb),
         "trust": "" if fixed.trust is None else data_address(as_bytes(fixed.trust)),
@@ -150,7 +150,9 @@ def as_bytes(trust: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 def _said(found: Preview, theirs: bool) -> str:
     """For the line under the photos, which screen readers read out."""
-    parts = [f"Fixed with {_photos(found.references)}{how_much(found.strength)} in {max(0.1, found.seconds):.1f} s."]
+    parts = [
+        f"Fixed with {photos_in_words(found.references)}{how_much(found.strength)} in {max(0.1, found.seconds):.1f} s."
+    ]
     if found.references and found.covered is not None:
         together = "Together they cover" if len(found.references) > 1 else "It covers"
         parts.append(f"{together} {found.covered:.0%} of the frame.")
@@ -159,7 +161,8 @@ def _said(found: Preview, theirs: bool) -> str:
     return " ".join([*parts, "Not kept yet: press the button to keep it." if theirs else NOT_KEPT])
 
 
-def _photos(names: Sequence[str]) -> str:
+def photos_in_words(names: Sequence[str]) -> str:
+    """ "no photos", "photo 3", "photos 3, 12": names are mostly numbers with zeros in front."""
     short = [Path(name).stem.lstrip("0") or "0" for name in names]
     if not short:
         return "no photos"
