@@ -24,6 +24,7 @@ from difix3d.fixers.lite.planes import planes_of
 from difix3d.losses import LPIPS
 from difix3d.pairs.read import load_pair, read_rows
 from difix3d.training.lite_crops import Crops, write_pair
+from difix3d.training.lite_data import inputs_digest
 from difix3d.training.lite_errors import errors_of
 from difix3d.training.lite_loop import LiteSettings, LiteTrainer
 from difix3d.training.lite_terms import LiteWeights
@@ -38,7 +39,8 @@ def prepare(pairs: Path, out: Path) -> list[Path]:
     lpips = LPIPS.load("vgg").to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     files = []
     for row in read_rows(pairs, split="train"):
-        path = out / (re.sub(r"[^A-Za-z0-9._-]+", "-", row.id) + ".npy")
+        digest = inputs_digest(pairs, row)[:12]  # a pair that was made anew keeps its id
+        path = out / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', row.id)}-{digest}.npy"
         if not path.is_file():
             frame, references, target = load_pair(pairs, row, LiteFixer.max_references)
             with replacing_file(path) as temporary:

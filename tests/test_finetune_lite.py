@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from difix3d.errors import CheckpointError, ConfigError, FormatError
 from difix3d.events import Done, Event, Progress, Warned
 from difix3d.fixers import load_fixer
-from difix3d.fixers.listing import offers, trained, trained_frames, trained_on
+from difix3d.fixers.listing import about_data, offers, trained, trained_frames, trained_on
 from difix3d.fixers.lite.fixer import WEIGHTS, LiteFixer
 from difix3d.pairs.read import FRAMES, load_inputs, read_rows
 from difix3d.pairs.rows import PairRow
@@ -30,7 +31,7 @@ from difix3d.stages.finetune import FinetuneConfig, finetune
 from difix3d.stages.fixing import FixSession, store_candidate
 from difix3d.training import state
 from difix3d.training.dataset import Draw
-from difix3d.training.lite_data import LiteCrops, PreparedPlanes
+from difix3d.training.lite_data import LiteCrops, PreparedPlanes, inputs_digest
 from difix3d.training.pairs import read_pairs
 from difix3d.types import Rating, TrainingPair
 
@@ -113,9 +114,14 @@ def test_a_checkpoint_comes_out_that_lists_and_fixes(data: Path, tmp_path: Path)
     frame, references = load_inputs(data, row)
     assert not np.array_equal(fixer.fix(frame, references), LiteFixer().fix(frame, references))
 
+    # What its parent was trained on is in it, and so are the licences of that.
+    licences = [*about["data"]["licences"], "photos: for looking at only"]
+    (out / "difix3d.json").write_text(json.dumps({**about, "data": {**about["data"], "licences": licences}}))
     again = list(finetune(config(data, tmp_path, start=str(out), out=str(tmp_path / "second"), steps=1)))
     assert isinstance(again[-1], Done) and load_fixer(str(tmp_path / "second")).name == "second"
     assert trained_on(str(tmp_path / "second")) == about["data"]["frames"]
+    assert about_data(str(tmp_path / "second"))["licences"] == sorted(licences)
+    assert licences[-1] in (tmp_path / "second" / "README.md").read_text()
 
 
 def _trained_scene(data: Path) -> str:
@@ -150,15 +156,16 @@ def test_a_worse_checkpoint_is_kept_and_not_offered(data: Path, tmp_path: Path) 
     assert "Not offered among the fixers" in (out / "README.md").read_text()
 
 
-def test_the_parents_own_output_teaches_nothing(tmp_path: Path) -> None:
-    """A liked fix by lite itself: left out, and said."""
+@pytest.mark.parametrize(("how", "own"), [("chosen", 1), ("other photos", 0), ("in part", 0)])
+def test_the_parents_own_output_teaches_nothing(tmp_path: Path, how: str, own: int) -> None:
+    """A liked fix by lite itself: left out, and said. Not so one that it does not make of the photos it is given."""
     url = f"sqlite:///{tmp_path / 'ratings.sqlite'}"
     scene = rated_capture(tmp_path / "scenes", "ball", url, raters=0)
     session = FixSession(scene, "lite")
     frame = session.frame("heldout", 0)
-    made = session.fix(frame)
-    fixed, used = made.rgb, made.references
-    store_candidate(scene, frame, fixed, session.fixer, used, strength=made.strength)
+    others = [one.name for one in session.ranked(frame)][::-1][:1] if how == "other photos" else None
+    fixed, _, used = session.fix_fully(frame, others)
+    store_candidate(scene, frame, fixed, session.fixer, used, strength=0.5 if how == "in part" else 1.0)
     candidates = candidates_of(scene)["heldout", 0]
     raw, fix = candidates[0], next(one for one in candidates if one.fixer == "lite")
     a, b = canonical_pair(raw, fix)
@@ -166,8 +173,25 @@ def test_the_parents_own_output_teaches_nothing(tmp_path: Path) -> None:
         store.add(Rating(a, b, "a" if fix is a else "b", "a", "ann", 1.0), "one")
     out = exported(tmp_path / "scenes", url, tmp_path / "export")
     events = list(finetune(config(out, tmp_path, steps=1)))
-    assert any("1 approved fixes are what the parent makes anyway" in str(getattr(e, "message", "")) for e in events)
-    assert events[-1].figures["approved"] == 0 and events[-1].figures["comparisons"] == 1
+    told = [str(getattr(event, "message", "")) for event in events]
+    assert any("1 approved fixes are what the parent makes anyway" in message for message in told) == (own == 1)
+    assert events[-1].figures["approved"] == 1 - own and events[-1].figures["comparisons"] == 1
+
+
+def test_what_planes_are_made_of_is_part_of_what_a_run_is(data: Path, tmp_path: Path) -> None:
+    """Depth as well: pictures and names may stay while splats become others."""
+    copied = Path(shutil.copytree(data, tmp_path / "copied"))
+    rows = read_rows(copied, name=FRAMES)
+    before = [inputs_digest(copied, row) for row in rows]
+    assert len(set(before)) == len(rows)
+    depth = copied / rows[0].depth
+    np.save(depth, np.load(depth) * np.float16(1.5))
+    after = [inputs_digest(copied, row) for row in rows]
+    assert after[0] != before[0] and after[1:] == before[1:]
+    first, second = (
+        PreparedPlanes(folder, tmp_path).digest("", read_pairs(folder)["train"]) for folder in (data, copied)
+    )
+    assert first != second
 
 
 def test_a_marked_region_is_in_every_crop(data: Path, tmp_path: Path) -> None:

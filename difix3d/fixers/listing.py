@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from difix3d.fixers import FIXERS, GUIDED, checkpoint_of, load_fixer, pace
 from difix3d.hub.files import gigabytes
@@ -80,10 +81,15 @@ def trained(checkpoints: Path) -> list[Trained]:
 def trained_on(fixer: str) -> dict[str, list[str]]:
     """Scene -> photos and frames of it that the checkpoint `fixer` was trained on (training/origin.py); {} of what was
     not trained here. fixer: as load_fixer takes it."""
+    return about_data(fixer).get("frames") or {}
+
+
+def about_data(fixer: str) -> dict[str, Any]:
+    """What the checkpoint `fixer` says of what it was trained on here; {} of what was not."""
     from difix3d.fixers.lite.checkpoint import about
 
     folder = checkpoint_folder(fixer)
-    return (about(folder).get("data") or {}).get("frames") or {} if folder else {}
+    return about(folder).get("data") or {} if folder else {}
 
 
 def checkpoint_folder(fixer: str) -> Path | None:

@@ -29,7 +29,7 @@ from difix3d.training.dataset import PairsDataset
 from difix3d.training.fingerprint import hash_of_pairs, hash_of_weights
 from difix3d.training.framing import Framing
 from difix3d.training.loop import LoopSettings, StepResult, Trainer
-from difix3d.training.pairs import find_json, hold_apart, read_pairs
+from difix3d.training.pairs import find_json, read_pairs
 from difix3d.training.preference import PreferenceWeights
 from difix3d.training.processes import everywhere, on_main
 from difix3d.training.step import LossWeights
@@ -77,7 +77,7 @@ class Finetuning(FinetuningRun):
         self.pairs: dict[str, list[TrainingPair]] = everywhere(
             lambda: read_pairs(self.source, self.framing, comparisons=compares)
         )
-        self.pairs, self.held_apart = hold_apart(self.pairs)
+        self.hold_apart()
         self.own = self.leave_out_own(lambda pair: _is_made_by(self.config.start, pair))
         self.comparisons = sum(pair.worse_image is not None for pair in self.pairs["train"])
         self.dataset = PairsDataset(self.pairs["train"], self.framing, seed=self.config.seed)
@@ -206,7 +206,7 @@ class Finetuning(FinetuningRun):
             "start": {"name": config.start, "revision": self.trainer.pipeline.revision, "sha256": identity["start"]},
             "data": self._about_data(identity["data"], figures["pairs"]),
             "settings": {**asdict(config), "pairs_per_step": identity["pairs_per_step"]},
-            "losses": list(self.losses),
+            "losses": [name for name in self.losses if name != "gram" or figures["steps"] > config.gram_warmup_steps],
             "figures": figures,
             "versions": {
                 name: version(name) for name in ("difix3d", "torch", "diffusers", "transformers", "accelerate")

@@ -32,7 +32,7 @@ from difix3d.training.lite_terms import LiteWeights
 from difix3d.training.lite_tuning import LiteTuner, TuningSettings
 from difix3d.training.lite_validation import LiteValidator
 from difix3d.training.loop import StepResult
-from difix3d.training.pairs import find_json, has_true_target, hold_apart, read_pairs
+from difix3d.training.pairs import find_json, has_true_target, read_pairs
 from difix3d.training.preference import PreferenceWeights
 from difix3d.types import TrainingPair
 
@@ -83,18 +83,22 @@ class LiteFinetuning(FinetuningRun):
             split: [pair for pair in rows if self.planes.has(pair)] for split, rows in found.items()
         }
         self.without_inputs = sum(map(len, found.values())) - sum(map(len, self.pairs.values()))
-        self.pairs, self.held_apart = hold_apart(self.pairs)
+        self.hold_apart()
         if self.held_apart:
             apart = {pair.target_image for pair in self.pairs["test"]}
             self.planes.leave_out_photos(apart, self.pairs["train"])
-        # To judge by photos alone: what raters liked is no truth.
-        self.pairs["test"] = [pair for pair in self.pairs.get("test", []) if has_true_target(pair)]
         if not any(has_true_target(pair) for pair in self.pairs["train"]):
             raise FormatError(
                 f"{self.source}: no row has a photo as its target and depth and cameras in {FRAMES} or {SIDECAR}. lite "
                 "is always held to the truth: render at held-out photos (difix3d render --trajectory heldout) and "
                 "export again."
             )
+
+    def _is_made_by(self, weights: str, pair: TrainingPair) -> bool:
+        """Whether these weights make this target, whole and not in part, of the photos that the row holds."""
+        made = made_with(pair)
+        used = tuple(pair.provenance.get("references", ()))
+        return made.get("weights") == weights and "shown" not in made and used == self.planes.photos_of(pair)
 
     def fetch(self) -> Iterator[Event]:
         """Carry the photos into every frame, once."""
@@ -115,7 +119,7 @@ class LiteFinetuning(FinetuningRun):
         assert parent.network is not None
         self.licence = parent.licence
         self.lpips = LPIPS.load("vgg") if config.lpips_weight and find_weights("vgg") else None
-        self.own = self.leave_out_own(lambda pair: made_with(pair).get("weights") == parent.settings["weights"])
+        self.own = self.leave_out_own(lambda pair: self._is_made_by(parent.settings["weights"], pair))
         targets = [pair for pair in self.pairs["train"] if pair.worse_image is None]
         compared = [pair for pair in self.pairs["train"] if pair.worse_image is not None]
         self.comparisons, self.approved = len(compared), sum(not has_true_target(pair) for pair in targets)
@@ -125,7 +129,7 @@ class LiteFinetuning(FinetuningRun):
         self.losses = ("l1", "blocks", "trust", *(("lpips",) if self.lpips else ()))
         self.losses += ("preference", "proximity") if compared else ()
         kept = {name: value for name, value in asdict(config).items() if name not in RESULT_STAYS}
-        data = hash_of_pairs(self.source, self.pairs)
+        data = self.planes.digest(hash_of_pairs(self.source, self.pairs), self._used)
         self.identity = {**kept, "data": data, "start": sha256_of(self._weights), "losses": list(self.losses)}
         self.record = self._stopped_run() or state.Record(self.identity)
         self.planes.drop_others(self._used)  # not before: another run that was stopped here needs its own

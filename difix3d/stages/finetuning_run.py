@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from difix3d.errors import ConfigError
 from difix3d.events import Progress, Warned
-from difix3d.fixers.listing import trained_on
+from difix3d.fixers.listing import about_data, trained_on
 from difix3d.training import gate, state
 from difix3d.training.loop import StepResult
 from difix3d.training.origin import frames_of, licences_of
-from difix3d.training.pairs import has_true_target
+from difix3d.training.pairs import has_true_target, hold_apart
 from difix3d.types import TrainingPair
 
 if TYPE_CHECKING:
@@ -83,6 +83,13 @@ class FinetuningRun(ABC):
         every = self.config.save_every
         return every > 0 and self.step % every == 0 and self.step < self.config.steps
 
+    def hold_apart(self) -> None:
+        """What is judged by, where anything is to be."""
+        self.held_apart = 0
+        if self.config.validation_pairs:
+            self.pairs, self.held_apart = hold_apart(self.pairs)
+        self.pairs.setdefault("test", [])
+
     def leave_out_own(self, parent_made: Callable[[TrainingPair], bool]) -> int:
         """How many approved fixes the parent would make of the same input, as what they were made with tells: their
         gradient is next to zero, and they are left out. Not told by comparing pictures: an export rounds depth, so what
@@ -117,7 +124,7 @@ class FinetuningRun(ABC):
         if self.config.tracker != "none" and not self._tracks:
             yield Warned(
                 "finetune",
-                f"{self.config.tracker} is not installed, so the run leaves no log: pip install 'difix3d[train]'",
+                f"{self.config.tracker} is not installed, so the run leaves no log: pip install -e '.[train]'",
             )
 
     def _require_same_run(self, record: state.Record, identity: dict[str, Any]) -> None:
@@ -148,7 +155,7 @@ class FinetuningRun(ABC):
             "name": self.config.data,
             "sha256": sha256,
             "pairs": pairs,
-            "licences": licences_of(rows),
+            "licences": licences_of(rows, about_data(self.config.start).get("licences", ())),
             "frames": frames_of(rows, trained_on(self.config.start)),
         }
 

@@ -7,6 +7,7 @@ and cameras. Carrying the photos into the frame takes longest: it is done once, 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,6 +62,18 @@ class PreparedPlanes:
     def has(self, pair: TrainingPair) -> bool:
         return pair.image.resolve() in self._rows
 
+    def photos_of(self, pair: TrainingPair) -> tuple[str, ...]:
+        """Names of the photos that are carried into the frame of `pair`."""
+        row = self._rows[pair.image.resolve()]
+        return tuple(one.name for one in row.references[: LiteFixer.max_references])
+
+    def digest(self, seed: str, pairs: Sequence[TrainingPair]) -> str:
+        """sha256 over `seed` and all that planes are made of: rows and the files that they name."""
+        total = hashlib.sha256(seed.encode())
+        for image in dict.fromkeys(pair.image.resolve() for pair in pairs):
+            total.update(inputs_digest(self._data, self._rows[image]).encode())
+        return total.hexdigest()
+
     def drop_others(self, pairs: Sequence[TrainingPair]) -> None:
         """Remove what is kept of frames that are none of these, or are not as they were, and what a kill left."""
         named = {self._path(pair.image) for pair in pairs}
@@ -107,6 +120,16 @@ class PreparedPlanes:
         row = self._rows[image.resolve()]
         digest = hashlib.sha256(repr((str(image.resolve()), image.stat().st_mtime_ns, row)).encode()).hexdigest()
         return self._folder / f"{digest[:24]}.npy"
+
+
+def inputs_digest(data: Path, row: PairRow) -> str:
+    """sha256 over what a row says and the contents of the files it names, in the folder `data`."""
+    total = hashlib.sha256(json.dumps(row.to_json(), sort_keys=True, default=str).encode())
+    photos = [name for one in row.references for name in (one.image, one.depth)]
+    for name in (row.image, row.alpha, row.depth, row.target, *photos):
+        if name and (data / name).is_file():
+            total.update((data / name).read_bytes())
+    return total.hexdigest()
 
 
 def _plane_bytes(row: PairRow) -> int:

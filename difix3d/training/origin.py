@@ -22,6 +22,6 @@ def frames_of(pairs: Sequence[TrainingPair], parents: Mapping[str, Iterable[str]
     return {scene: sorted(seen) for scene, seen in sorted(found.items())}
 
 
-def licences_of(pairs: Sequence[TrainingPair]) -> list[str]:
-    """Of the pictures that were trained on, as far as the data says."""
-    return sorted({str(pair.provenance.get("license", NOT_STATED)) for pair in pairs})
+def licences_of(pairs: Sequence[TrainingPair], parents: Iterable[str] = ()) -> list[str]:
+    """Of the pictures that were trained on, as far as the data says, and of those that the parent was."""
+    return sorted({str(pair.provenance.get("license", NOT_STATED)) for pair in pairs} | set(parents))

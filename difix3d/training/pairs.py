@@ -63,15 +63,17 @@ def has_true_target(pair: TrainingPair) -> bool:
 
 
 def hold_apart(pairs: dict[str, list[TrainingPair]]) -> tuple[dict[str, list[TrainingPair]], int]:
-    """(pairs, how many photos): where there is no test pair, as in data of one scene, every fifth photo that is a
-    target in "train" is kept apart to judge by, in all of its rows, with all else that is there of their frames. Of
-    fewer than five none is.
+    """(pairs, how many photos): "test" holds what has a photo as its target, since what raters liked is no truth to
+    judge by. Where nothing is left of it, as in data of one scene, every fifth photo that is a target in "train" is
+    kept apart to judge by, in all of its rows, with all else that is there of their frames. Of fewer than five none is.
 
     Rows that had it as a reference stay, without it: a row without references is a lesson too, and photos that are
     near each other are references of most rows. A reference is also trained on, as its own target (dataset.py).
     """
     train = pairs["train"]
     photos = list(dict.fromkeys(pair.target_image for pair in train if has_true_target(pair)))
+    if "test" in pairs:
+        pairs = {**pairs, "test": [pair for pair in pairs["test"] if has_true_target(pair)]}
     if pairs.get("test") or len(photos) < APART_EVERY:
         return pairs, 0
     apart = set(photos[APART_EVERY // 2 :: APART_EVERY])

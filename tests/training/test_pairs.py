@@ -119,6 +119,10 @@ def test_without_a_test_scene_every_fifth_photo_is_kept_apart_with_all_of_its_fr
     pairs, apart = hold_apart({"train": [*photos, liked, compared], "test": []})
     assert apart == 2 and pairs["test"] == [photos[2], photos[7]]
     assert pairs["train"] == [pair for pair in photos if pair not in pairs["test"]]
+    # What raters liked is no truth to judge by: a test scene that holds nothing else is as good as none.
+    again, apart = hold_apart({"train": photos, "test": [liked]})
+    assert apart == 2 and again["test"] == [photos[2], photos[7]]
+    assert hold_apart({"train": photos, "test": [liked, photos[1]]})[0]["test"] == [photos[1]]
     # A test scene is better, and from four photos nothing can be spared.
     assert hold_apart({"train": photos, "test": photos[:1]}) == ({"train": photos, "test": photos[:1]}, 0)
     assert hold_apart({"train": photos[:4]}) == ({"train": photos[:4]}, 0)

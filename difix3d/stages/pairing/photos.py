@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -44,8 +45,9 @@ class Photos:
         return self._read[name]
 
     def file(self, name: str) -> Path:
-        """The photo as a PNG, written at first need."""
-        path = self._folder / f"{file_stem(name)}.png"
+        """The photo as a PNG, written at first need; of another photo of that name, another file."""
+        digest = hashlib.sha256(self.rgb(name).tobytes()).hexdigest()[:8]
+        path = self._folder / f"{file_stem(name)}-{digest}.png"
         if not path.is_file():
             write_rgb(path, self.rgb(name))
         return path
