@@ -9,7 +9,6 @@ import zipfile
 from pathlib import Path
 
 import gradio as gr
-import psutil
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -153,7 +152,7 @@ def test_two_scenes_do_not_train_one_checkpoint_at_once(studio: Studio) -> None:
     one, other = (make_scene(studio.scenes_root, name) for name in ("one", "other"))
     step = jobs.Step("finetune", {"data": "there", "start": "lite", "out": str(studio.checkpoints_root / "mine")})
     one.jobs_dir.mkdir()
-    created = psutil.Process().create_time()
+    created = jobs._created(os.getpid())
     jobs._save(one, jobs.Job("first", (step,), jobs.RUNNING, 1.0, "", os.getpid(), created))
     with pytest.raises(ConfigError, match="mine is being trained in 'one'"):
         studio.start_job(other, ANN["id"], [step])
@@ -179,8 +178,8 @@ def test_votes_show_when_the_tab_is_opened(studio: Studio) -> None:
 
     def opened() -> str:
         """What the page's own handlers of that moment show."""
-        handlers = [each.fn for each in page.fns.values() if (tab._id, "select") in each.targets]
-        return " ".join(str(handler(ANN, scene.id, HERE)) for handler in handlers)
+        handlers = [each for each in page.fns.values() if (tab._id, "select") in each.targets]
+        return " ".join(str(each.fn(*(ANN, scene.id, HERE)[: len(each.inputs)])) for each in handlers)
 
     assert "No votes yet" in opened()
     render, fix = candidates_of(scene)["orbit", 1][:2]
@@ -190,3 +189,27 @@ def test_votes_show_when_the_tab_is_opened(studio: Studio) -> None:
     assert "No votes yet" not in (told := opened()) and "No votes on new against old yet" in told
     vote_on(studio.store, scene, "fix", "ann", index=1)
     assert "New against old" in opened()
+
+
+def test_nothing_is_read_before_the_step_was_looked_at(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every page that opens a scene would read all its votes."""
+    scene = voted_and_exported(studio, "one", 0)
+    page = build(studio)
+    (looked,) = [
+        each.outputs[0]
+        for each in page.fns.values()
+        if len(each.outputs) == 1
+        and isinstance(each.outputs[0], gr.State)
+        and each.outputs[0].value is False
+        and any(target[1] == "select" for target in each.targets)
+        and any(block.label == "Dataset" for block in page.blocks.values() if block._id == each.targets[0][0])
+    ]
+    reading = [each for each in page.fns.values() if looked in each.inputs]
+    assert len(reading) == 2, "votes, and what came of campaigns"
+    counted = []
+    counts = studio.store.counts
+    monkeypatch.setattr(studio.store, "counts", lambda *given: counted.append(given) or counts(*given))
+    for each in reading:
+        each.fn(False, ANN, scene.id, HERE)
+    assert not counted
+    assert "votes" in " ".join(str(each.fn(True, ANN, scene.id, HERE)) for each in reading) and counted

@@ -54,7 +54,7 @@ def open_engine(url: str) -> Engine:
     except (NoSuchModuleError, ModuleNotFoundError) as error:
         raise MissingBackendError(
             f"{name}: no driver for {parsed.drivername} is installed ({error}). For PostgreSQL: "
-            "pip install 'difix3d[postgresql]'"
+            "pip install -e '.[postgresql]'"
         ) from error
     try:
         _bring_up_to_date(engine, name)
@@ -121,7 +121,8 @@ def _bring_up_to_date(engine: Engine, name: str) -> None:
             if version > SCHEMA_VERSION:
                 raise RatingError(
                     f"{name} was written by a newer version: its tables are version {version}, this program knows "
-                    f"{SCHEMA_VERSION}. Update it (pip install -U difix3d), or name another database with --ratings-db."
+                    f"{SCHEMA_VERSION}. Update it (git pull, then pip install -e .), or name another database with "
+                    "--ratings-db."
                 )
             if version < SCHEMA_VERSION:
                 _migrate(engine)

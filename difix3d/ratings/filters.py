@@ -42,10 +42,12 @@ class VoteFilter:
         flags = flags_of_raters(votes)
         without = set(self.without) | (set(flags) if self.without_flagged else set())
         kept, too_old, of_raters, total = [], 0, 0, 0
+        here: set[int] = set()
         for vote in votes:
             if self.scene is not None and vote.rating.candidate_a.scene_id != self.scene:
                 continue
             total += 1
+            here.add(vote.rater_number)
             if self.is_before(vote):
                 too_old += 1
             elif vote.rater_number in without:
@@ -61,13 +63,13 @@ class VoteFilter:
             "votes_of_left_out_raters": of_raters,
             "votes_left_out": total - len(kept),
         }
-        return Chosen(kept, record, flags)
+        return Chosen(kept, record, {number: why for number, why in flags.items() if number in here})
 
 
 @dataclass(frozen=True)
 class Chosen:
     """votes: what is left; record: the filter and what it left out, for JSON; flags: rater number -> why, of every
-    rater who is flagged, left out or not."""
+    rater who is flagged and voted on the scene, left out or not."""
 
     votes: list[StoredRating]
     record: dict[str, Any]

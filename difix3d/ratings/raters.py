@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.special import bdtrc
 
 from difix3d.ratings.log import StoredRating
 from difix3d.ratings.schema import GOLD, RATE, REPEAT
@@ -141,8 +141,7 @@ def _flags(gold: dict[str, Any], side: dict[str, Any], mine: Sequence[StoredRati
 
 def _at_least(successes: int, trials: int) -> float:
     """Probability of so many heads or more of a fair coin."""
-    ways = sum(math.comb(trials, number) for number in range(successes, trials + 1))
-    return ways / 2**trials
+    return float(bdtrc(successes - 1, trials, 0.5))
 
 
 def _same(choice: str, expected: str | None) -> bool:

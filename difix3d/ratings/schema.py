@@ -35,7 +35,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 CHOICES = ("a", "b", "tie", "both_bad", "skip")
 VOTE, RETRACT = "vote", "retract"
 RATE, GOLD, REPEAT = "rate", "gold", "repeat"
@@ -234,6 +234,7 @@ class RatingRow(Base):
         CheckConstraint("purpose IN ('rate', 'gold', 'repeat')", name="rating_has_a_purpose"),
         Index("ratings_of_item", "item_id"),
         Index("ratings_of_rater", "rater_number", "number"),
+        Index("ratings_of_assignment", "assignment_id"),  # else each assignment that is deleted looks through them all
         # A number is not given again when the last rows were withdrawn: exports and readers go by it.
         {"sqlite_autoincrement": True},
     )

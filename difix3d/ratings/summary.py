@@ -38,8 +38,9 @@ def side_bias(session: Session, which: ColumnElement[bool]) -> dict[str, Any]:
 
 def judged_by_others(votes: Sequence[StoredRating]) -> list[StoredRating]:
     """Votes, skips apart, on questions that not only the one who uploaded the scene has judged."""
-    others = {vote.item_id for vote in votes if not vote.own_upload}
-    return [vote for vote in votes if vote.item_id in others and vote.rating.choice != "skip"]
+    told = [vote for vote in votes if vote.rating.choice != "skip"]
+    others = {vote.item_id for vote in told if not vote.own_upload}
+    return [vote for vote in told if vote.item_id in others]
 
 
 def win_rates(votes: Sequence[StoredRating]) -> dict[str, dict[str, Any]]:

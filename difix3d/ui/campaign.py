@@ -16,12 +16,13 @@ from difix3d.ratings.export_scenes import find_scenes
 from difix3d.scene import Scene
 from difix3d.trajectories import HELDOUT
 from difix3d.ui.rate import EVERYWHERE
-from difix3d.ui.shared import LATEST, QUIET, Shared, told
+from difix3d.ui.shared import LATEST, QUIET, Shared, once_looked_at, told
 from difix3d.ui.studio import Studio
 
 
-def build(shared: Shared, opened: list[Any], tab: gr.Tab) -> None:
-    """The components and events. opened: visitor, scene and scope of the step; tab: where it is."""
+def build(shared: Shared, opened: list[Any], looked: gr.State, tab: gr.Tab) -> None:
+    """The components and events. opened: visitor, scene and scope of the step; tab: where it is; looked: whether it was
+    looked at."""
     with gr.Column(visible=False, elem_id="dx-campaign") as box:
         gr.HTML(
             "<h3>Is it better?</h3><p class='dx-note'>Both fix the same kept-out views, and whoever rates is asked of "
@@ -32,8 +33,10 @@ def build(shared: Shared, opened: list[Any], tab: gr.Tab) -> None:
             start = gr.Button("Rate it against its parent", min_width=160, elem_id="dx-campaign-start")
     said = gr.HTML(elem_id="dx-campaign-said")
     shared.revision.change(_choices(shared), [which], [box, which], **QUIET)
-    for moment in (shared.revision.change, opened[-1].change, tab.select):
-        moment(_outcomes(shared), opened, [said], **LATEST)
+    read = _outcomes(shared)
+    for moment in (opened[-1].change, tab.select):
+        moment(read, opened, [said], **LATEST)
+    shared.revision.change(once_looked_at(read, 1), [looked, *opened], [said], **LATEST)
     start.click(_starter(shared), [*opened, which], None, **QUIET)
 
 

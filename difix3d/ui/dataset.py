@@ -27,7 +27,7 @@ from difix3d.scene import Scene, folder_name, safe_name
 from difix3d.ui import campaign
 from difix3d.ui.fixers import FETCHING, Fetching
 from difix3d.ui.rate import EVERYWHERE, HERE
-from difix3d.ui.shared import LATEST, QUIET, Shared, empty, facts, told
+from difix3d.ui.shared import LATEST, QUIET, Shared, empty, facts, once_looked_at, told
 from difix3d.ui.studio import Studio, archive_of
 
 NO_VOTES = "No votes yet. Compare some pairs under Rate; each one is counted here."
@@ -67,10 +67,14 @@ def build(shared: Shared, tab: gr.Tab) -> None:
             get = gr.Button(f"Get them ({gigabytes(VGG_BYTES)})", size="sm", visible=False, elem_id="dx-lpips-get")
             fetching = Fetching(shared, "lpips")
             opened = [shared.visitor, shared.scene_id, scope]
-            campaign.build(shared, opened, tab)
+            looked = gr.State(False)
+            campaign.build(shared, opened, looked, tab)
 
-    for moment in (shared.revision.change, scope.change, tab.select):
-        moment(_reader(shared), opened, [results, exported], **LATEST)
+    tab.select(lambda: True, None, [looked], **QUIET)
+    read, shown = _reader(shared), [results, exported]
+    for moment in (scope.change, tab.select):
+        moment(read, opened, shown, **LATEST)
+    shared.revision.change(once_looked_at(read, len(shown)), [looked, *opened], shown, **LATEST)
     shared.revision.change(_starts(shared), [start, name], [start, ready, name], **QUIET)
     shared.filters.change(_filtered, [shared.filters], [filtered], **QUIET)
     write.click(_exporter(shared), [*opened, shared.filters], None, **QUIET)

@@ -91,3 +91,15 @@ def facts(rows: list[tuple[str, str, str]]) -> str:
 def empty(text: str) -> str:
     """HTML of a place where nothing is yet, saying how something comes there."""
     return f"<div class='dx-empty'>{escape(text)}</div>"
+
+
+def once_looked_at(read: Callable[..., Any], outputs: int) -> Callable[..., Any]:
+    """Of what reads all votes: nothing before its tab was opened, which each page that only fixes would pay for. Its
+    first argument is whether it was."""
+
+    def read_if(looked: bool, *arguments: Any) -> Any:
+        if looked:
+            return read(*arguments)
+        return gr.skip() if outputs == 1 else tuple(gr.skip() for _ in range(outputs))
+
+    return read_if

@@ -82,6 +82,47 @@ def test_by_keyboard_alone_with_reload_undo_and_a_second_tab(
     context.close()
 
 
+def test_other_keys_of_the_number_block_cast_no_vote(tab: Page, studio: Server) -> None:
+    """With NumLock off they scroll, and have the same places as digits."""
+    start = newest(studio)
+    for key, code in (("PageDown", "Numpad3"), ("End", "Numpad1"), ("Insert", "Numpad0")):
+        tab.evaluate(
+            f"document.dispatchEvent(new KeyboardEvent('keydown', {{key: '{key}', code: '{code}', bubbles: true}}))"
+        )
+    tab.wait_for_timeout(500)
+    assert stored(studio, start, everything=True) == []
+
+
+def test_nothing_is_marked_where_no_mark_is_seen(tab: Page) -> None:
+    """In the difference, and while the pictures are swapped."""
+    stage, brush, undo = tab.locator(".dx-stage"), tab.locator("[data-brush]"), tab.locator("[data-unstroke]")
+
+    def stroke() -> None:
+        pane = tab.locator(".dx-pane").nth(1).bounding_box()
+        tab.mouse.move(pane["x"] + 0.5 * pane["width"], pane["y"] + 0.5 * pane["height"])
+        tab.mouse.down()
+        tab.mouse.move(pane["x"] + 0.55 * pane["width"], pane["y"] + 0.5 * pane["height"], steps=3)
+        tab.mouse.up()
+
+    tab.keyboard.press("d")
+    tab.keyboard.press("b")
+    expect(brush).to_have_attribute("aria-pressed", "true")
+    expect(tab.locator("[data-mode=difference]")).to_have_attribute("aria-pressed", "false")
+    tab.keyboard.press("d")
+    expect(brush).to_have_attribute("aria-pressed", "false")
+    stroke()
+    expect(undo).to_be_disabled()
+    tab.keyboard.press("b")
+    tab.keyboard.down(" ")
+    stroke()
+    tab.keyboard.up(" ")
+    expect(undo).to_be_disabled()
+    stroke()
+    expect(undo).to_be_enabled()
+    undo.click()
+    assert stage.count()
+
+
 def test_what_is_said_besides_travels_with_the_vote(tab: Page, studio: Server, picture: Callable) -> None:
     start = newest(studio)
     tab.keyboard.press("m")

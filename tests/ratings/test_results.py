@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sqlite3
 from dataclasses import replace
@@ -18,6 +19,7 @@ from sqlalchemy import update
 
 from difix3d.cli import main
 from difix3d.errors import RatingError
+from difix3d.ratings import raters
 from difix3d.ratings.candidates import candidates_of
 from difix3d.ratings.identity import item_key
 from difix3d.ratings.results import results
@@ -206,6 +208,24 @@ def test_the_uploader_alone_decides_nothing(store: RatingStore) -> None:
     assert found["win_rates"]["reproject"]["wins"] == 2
     assert store.win_rates()["reproject"]["wins"] == 3, "who is alone with their captures sees what they chose"
     assert found["votes"] == 3 and found["scores"]["fixer"][0]["votes"] == 2
+    # Who can't tell has judged nothing.
+    store.add(vote("skip", "ann", 0), "ann skips")
+    assert results(store)["win_rates"]["reproject"]["wins"] == 2
+
+
+def test_of_a_scene_only_those_are_flagged_who_voted_there(voted: RatingStore) -> None:
+    flagged = [each["rater"] for each in results(voted)["flagged"]]
+    assert len(flagged) == 2 and [each["rater"] for each in results(voted, "court")["flagged"]] == flagged
+    assert results(voted, "another")["flagged"] == []
+    left_out = results(voted, "court", flagged)
+    assert [each["rater"] for each in left_out["flagged"]] == flagged, "left out, and still named"
+
+
+@pytest.mark.parametrize(("heads", "trials"), [(0, 0), (0, 5), (5, 5), (6, 8), (60, 100), (530, 1000)])
+def test_how_unlikely_a_coin_would_be(heads: int, trials: int) -> None:
+    ways = sum(math.comb(trials, number) for number in range(heads, trials + 1))
+    assert raters._at_least(heads, trials) == pytest.approx(ways / 2**trials, rel=1e-9)
+    assert raters._at_least(50_200, 100_000) == pytest.approx(0.1034, abs=1e-3)
 
 
 def test_checks_are_not_counted_as_changed_or_undone(voted: RatingStore) -> None:

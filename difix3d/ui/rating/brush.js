@@ -50,7 +50,7 @@ function makeBrush(stage, onChange) {
     get size() { return size; },
     get strokes() { return strokes; },
     setSize(value) { size = value; onChange(); },
-    toggle(wanted = !on) { on = wanted; stage.use(on ? tool : null); onChange(); },
+    toggle(wanted = !on) { on = wanted; if (on && stage.mode === "difference") stage.setMode("pair"); stage.use(on ? tool : null); onChange(); },
     undo() { strokes.pop(); redraw(); },
     clear() { strokes = []; redraw(); },
     restore(given) { strokes = given ?? []; current = null; redraw(); },

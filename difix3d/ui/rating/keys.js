@@ -7,7 +7,9 @@ const press = (selector, act) => root.addEventListener("click", (event) => {
 });
 press("[data-choice]", (button) => vote(button.dataset.choice));
 press("[data-undo]", undo);
-press("button[data-mode]", (button) => stage.setMode(button.dataset.mode));
+// In the difference neither picture is seen, nor any mark: nothing can be marked there.
+const setMode = (mode) => { if (mode === "difference") details.brush.toggle(false); stage.setMode(mode); };
+press("button[data-mode]", (button) => setMode(button.dataset.mode));
 press("[data-reset]", stage.reset);
 press("[data-more]", () => details.toggle());
 const hold = $("[data-flip]");
@@ -26,7 +28,7 @@ $("[data-scope]").addEventListener("change", () => {
 const KEYS = {
   1: () => vote("left"), 2: () => vote("right"), 3: () => vote("tie"), 4: () => vote("both_bad"), 0: () => vote("skip"),
   z: undo,
-  s: () => stage.setMode("slider"), d: () => stage.setMode("difference"),
+  s: () => setMode("slider"), d: () => setMode("difference"),
   m: () => details.toggle(), b: () => { details.toggle(true); details.brush.toggle(); },
   r: lookOn,
   "+": () => stage.zoomBy(1.3), "=": () => stage.zoomBy(1.3), "-": () => stage.zoomBy(1 / 1.3),
@@ -41,8 +43,9 @@ const visible = () => root.isConnected && root.offsetParent !== null;
 
 function keydown(event) {
   if (!visible() || event.altKey) return;
-  // By place where the layout has digits only with Shift (AZERTY).
-  const key = KEYS[event.key.toLowerCase()] ? event.key.toLowerCase() : /^(?:Digit|Numpad)([0-4])$/.exec(event.code)?.[1] ?? event.key.toLowerCase();
+  // By place where the layout has digits only with Shift (AZERTY); not what else such a key may be (End, Page Down).
+  const place = event.key.length === 1 && /^(?:Digit|Numpad)([0-4])$/.exec(event.code)?.[1];
+  const key = KEYS[event.key.toLowerCase()] ? event.key.toLowerCase() : place || event.key.toLowerCase();
   if (key === "escape" && !event.ctrlKey) {
     if (people.page) people.close();
     else if (inText(event.target)) event.target.blur();

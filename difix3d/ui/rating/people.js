@@ -67,7 +67,7 @@ function makePeople(root, post, hooks) {
   press("[data-withdraw]", async () => {
     if (!sure) { sure = true; tell("Your votes, tags, scores, marks, comments and your name are deleted here for good."); draw(); return; }
     sure = false;
-    if (await send("withdraw", {})) { open("guide"); tell("Deleted. Nothing of yours is left here."); hooks.withdrawn(); }
+    if (await send("withdraw", {})) { open("guide"); tell("Deleted. Datasets that were written or published before keep what was in them."); hooks.withdrawn(); }
   });
   for (const field of [name, you.querySelector("input")]) field.addEventListener("keydown", (event) => {
     if (event.key === "Enter") (field === name ? agree() : you.querySelector("[data-rename]").click());

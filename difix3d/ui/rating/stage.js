@@ -67,6 +67,7 @@ function makeStage(root, onChange) {
       if (event.button > 0) return;
       pointers.set(event.pointerId, event);
       pane.setPointerCapture(event.pointerId);
+      if (tool && swapped) return; // the other picture is seen
       if (tool && pointers.size === 1) tool.start(pane, ...pixelOf(pane, event.clientX, event.clientY));
       else if (tool) tool.cancel();
       else if (mode === "slider" && zoom === 1) slideTo(event.clientX);
