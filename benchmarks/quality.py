@@ -11,7 +11,7 @@ say, as the app shows it (difix3d/stages/strengths.py).
 A view's distance is that to its nearest fitted photo, camera distance over median depth plus the angle between them in
 radians; near: less than 0.25. cc_psnr: after the gain and offset of each channel that fit best. Shares and intervals
 (95 %, from 1,000 resamplings of the frames) are against raw. A metric whose weights or package are not here is left
-out, with a warning (pip install 'difix3d[benchmarks]' brings those of DISTS and FLIP).
+out, with a warning (pip install -e '.[benchmarks]' brings those of DISTS and FLIP).
 
 --worst N writes N sheets photo | raw | fixed at full size to look at, by lite with the chosen photos: half of them
 where LPIPS got worst against raw (or least better), the others drawn from the rest.

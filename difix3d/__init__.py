@@ -2,6 +2,8 @@
 
 import os
 
+from difix3d.machine import container_cores
+
 # torch's OpenMP threads otherwise spin for milliseconds after each operation, and on two cores they take that time
 # from our own kernels: a fitting step is about a fifth slower. Where they sleep at once, each of a network's many short
 # operations waits for them to wake (GOMP_SPINCOUNT=0 python benchmarks/lite.py shows lite so). They spin for well below
@@ -12,5 +14,9 @@ if "OMP_WAIT_POLICY" not in os.environ:
 # glibc maps every large tensor anew and gives it back at once, so that each operation faults its pages in again. Huge
 # pages make that 512 times fewer. THP_MEM_ALLOC_ENABLE=0 python benchmarks/difix.py shows Difix on CPU without.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
+# In a container with two cores' worth of time on a machine of sixteen, sixteen threads would wait for each other.
+if (_allowed := container_cores()) is not None:
+    os.environ.setdefault("OMP_NUM_THREADS", str(_allowed))
 
 __version__ = "0.1.0"

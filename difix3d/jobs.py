@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import subprocess
@@ -42,6 +43,7 @@ LOST_MESSAGE = (
 )
 CANCELLED_MESSAGE = "Cancelled. Finished stages are kept."
 CRASH_MESSAGE = "Something went wrong inside the program ({error}). Finished stages are kept; the log has the details."
+DISK_MESSAGE = "The disk is full. Finished stages are kept: make room, then start it again and it goes on from there."
 MAKING = ("reconstruct", "fit")
 """A job with one of these makes the scene; others add to it."""
 TURNS = ".turns"
@@ -60,7 +62,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Job:
-    """A run of steps in a scene. created: unix time; pid and pid_created identify the child's process."""
+    """A run of steps in a scene. created: unix time; pid, pid_created (see _created): they identify its process."""
 
     id: str
     steps: tuple[Step, ...]
@@ -180,9 +182,13 @@ def main(scene_root: str, job_id: str) -> int:
             return 1
         time.sleep(0.02)
     job = _load(path)
-    waiting = Progress(job.steps[0].stage, "Waiting for the other jobs on this machine")
+
+    def waits(ahead: int) -> None:
+        more = f"; {ahead} wait{'s' * (ahead == 1)} before this one" if ahead else ""
+        scene.log(Progress(job.steps[0].stage, f"Waiting for the other jobs on this machine{more}"), job.id)
+
     try:
-        with turn(scene.root.parent / TURNS, lambda: scene.log(waiting, job.id)):
+        with turn(scene.root.parent / TURNS, waits):
             for _ in run_inline(scene, job.steps, job.id):
                 pass
     except Difix3DError as error:
@@ -192,7 +198,10 @@ def main(scene_root: str, job_id: str) -> int:
     except Exception as error:  # the one place where a bug becomes a message; its traceback is in the job's log
         traceback.print_exc()
         message = CRASH_MESSAGE.format(error=f"{type(error).__name__}: {error}"[:300])
-        scene.log(Failed(_last_stage(scene, job), "Crash", message), job.id)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            message = DISK_MESSAGE
+        with contextlib.suppress(OSError):  # the state is worth more than the line
+            scene.log(Failed(_last_stage(scene, job), "Crash", message), job.id)
         _end(scene, job, FAILED, message)
         return 1
     _end(scene, job, DONE)
@@ -268,11 +277,17 @@ def _last_stage(scene: Scene, job: Job) -> str:
 
 
 def _created(pid: int) -> float | None:
+    """When a process began, in seconds: since the machine did, on Linux, where the time of day is made of it and of a
+    clock that is set anew after a sleep; else unix time. None where there is no such process."""
     import psutil
 
     try:
+        if sys.platform == "linux":
+            # proc(5): field 22, counted after the name, which may hold anything.
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            return int(fields[19]) / os.sysconf("SC_CLK_TCK")
         return psutil.Process(pid).create_time()
-    except psutil.Error:
+    except (psutil.Error, OSError):
         return None
 
 
@@ -286,9 +301,9 @@ def _alive(job: Job) -> bool:
     if child is not None and child.poll() is not None:
         return False
     try:
-        process = psutil.Process(job.pid)
-        same = job.pid_created is None or abs(process.create_time() - job.pid_created) < 1.0
-        return same and process.status() != psutil.STATUS_ZOMBIE
+        began = _created(job.pid)
+        same = began is not None and (job.pid_created is None or abs(began - job.pid_created) < 1.0)
+        return same and psutil.Process(job.pid).status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
 

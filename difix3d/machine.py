@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from pathlib import Path
 
+_CGROUP = Path("/sys/fs/cgroup")
+
 
 def cores() -> int:
-    """CPU cores, at least 1."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """CPU cores, at least 1: those this process may run on, and no more than the container's share of time is worth."""
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(own, container_cores() or own)
+
+
+def container_cores() -> int | None:
+    """The container's share of processor time in cores, rounded up (cgroup v2, v1); None where there is no limit. The
+    scheduler only stops whoever takes more: libraries see all the cores of the machine."""
+    for read in (_quota_v2, _quota_v1):
+        try:
+            quota, period = read()
+            if quota > 0 and period > 0:
+                return max(1, math.ceil(quota / period))
+        except (OSError, ValueError):  # no such file, or the word "max"
+            continue
+    return None
+
+
+def _quota_v2() -> tuple[int, int]:
+    quota, period = (_CGROUP / "cpu.max").read_text().split()
+    return int(quota), int(period)
+
+
+def _quota_v1() -> tuple[int, int]:
+    quota, period = ((_CGROUP / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+    return int(quota), int(period)  # -1: no limit
 
 
 def free_disk_bytes(place: Path) -> int:
@@ -30,7 +57,7 @@ def _container_bytes() -> int:
 
     File pages that are not in use count as taken there, and are given up when asked for.
     """
-    root = Path("/sys/fs/cgroup")
+    root = _CGROUP
     v1 = root / "memory"
     for limit, usage, statistics in (
         (root / "memory.max", root / "memory.current", root / "memory.stat"),

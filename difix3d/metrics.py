@@ -127,7 +127,7 @@ def _dists_net() -> DISTS:
 
 @functools.cache
 def _say_no_flip() -> None:
-    log.warning("FLIP is left out: it is not installed. Get it with: pip install 'difix3d[benchmarks]'.")
+    log.warning("FLIP is left out: it is not installed. Get it with: pip install -e '.[benchmarks]'.")
 
 
 @functools.cache

@@ -64,7 +64,7 @@ def how_to_get(net: str = "vgg") -> str:
     if net == "vgg":
         return f"Get them with: difix3d weights ({gigabytes(VGG_BYTES)}); or {_by_hand(net)}."
     if net == "dists":
-        return f"Get them with: pip install 'difix3d[benchmarks]'; or {_by_hand(net)}."
+        return f"Get them with: pip install -e '.[benchmarks]'; or {_by_hand(net)}."
     return f"AlexNet's come from no repository that is known to us: {_by_hand(net)}."
 
 

@@ -20,6 +20,7 @@ jobs/                      what was asked to run here (difix3d.jobs)
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -222,11 +223,16 @@ class Scene:
     # Events
 
     def log(self, event: Event, job: str = "") -> None:
-        """Append one event to events.jsonl (one write, so that lines of two processes do not mix)."""
-        line = json.dumps({"t": time.time(), "job": job, **to_json(event)}, default=str) + "\n"
-        descriptor = os.open(self.events_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        """Append one event to events.jsonl (one write, so that lines of two processes do not mix). OSError where the
+        disk takes no more; what it took of the line is not read, and the next one begins below it."""
+        line = json.dumps({"t": time.time(), "job": job, **to_json(event)}, default=str).encode() + b"\n"
+        descriptor = os.open(self.events_path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            os.write(descriptor, line.encode())
+            size = os.fstat(descriptor).st_size
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                line = b"\n" + line
+            if os.write(descriptor, line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.events_path))
         finally:
             os.close(descriptor)
 
@@ -240,8 +246,12 @@ class Scene:
                 if not line.endswith(b"\n"):
                     return
                 offset += len(line)
-                data = json.loads(line)
-                yield offset, data["t"], data["job"], from_json(data)
+                try:
+                    data = json.loads(line)
+                    found = offset, data["t"], data["job"], from_json(data)
+                except (ValueError, KeyError, TypeError):  # cut short by a full disk
+                    continue
+                yield found
 
 
 def hash_file(path: Path) -> str:

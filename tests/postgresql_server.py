@@ -35,7 +35,7 @@ def need() -> None:
 
         missing = "" if programs() else "no PostgreSQL server is installed (apt install postgresql)"
     except ImportError:
-        missing = "psycopg is not installed (pip install 'difix3d[postgresql]')"
+        missing = "psycopg is not installed (pip install -e '.[postgresql]')"
     if missing and os.environ.get("CI") == "true":
         pytest.fail(missing)
     if missing:

@@ -253,7 +253,7 @@ def test_the_tracker_keeps_a_log_in_the_checkpoint(goldens, shared, tmp_path) ->
 def test_without_the_tracker_it_says_so_and_trains(goldens, shared, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("difix3d.stages.finetuning.find_spec", lambda name: None)
     events = list(finetune(config(goldens, shared, tmp_path, steps=1, tracker="tensorboard")))
-    assert any(isinstance(event, Warned) and "pip install 'difix3d[train]'" in event.message for event in events)
+    assert any(isinstance(event, Warned) and "pip install -e '.[train]'" in event.message for event in events)
     assert not Path(tmp_path, "checkpoints", "mine", "runs").exists()
 
 

@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 
 from difix3d import jobs
@@ -99,7 +98,7 @@ def test_a_job_that_made_the_scene_can_be_gone_on_with_whatever_ran_since(scene:
     assert look(follower, scene)["resumable"] and jobs.resumable(scene).id == "one"
     jobs._save(scene, dataclasses.replace(export, state=jobs.FAILED))
     assert jobs.resumable(scene).id == "one"
-    created = psutil.Process().create_time()
+    created = jobs._created(os.getpid())
     jobs._save(scene, dataclasses.replace(export, state=jobs.RUNNING, pid=os.getpid(), pid_created=created))
     assert not look(follower, scene)["resumable"]  # one job at a time
     begin(scene, "three", 3.0, jobs.DONE)
@@ -110,7 +109,7 @@ def test_a_job_that_made_the_scene_can_be_gone_on_with_whatever_ran_since(scene:
 
 def test_only_a_running_fit_with_splats_can_be_kept(scene: Scene) -> None:
     scene.jobs_dir.mkdir()
-    created = psutil.Process().create_time()
+    created = jobs._created(os.getpid())
     jobs._save(scene, Job("one", STEPS, jobs.RUNNING, 1.0, "", os.getpid(), created))
     follower = Follower()
     fitting = []

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from PIL import Image
 
@@ -99,6 +103,42 @@ def test_a_killed_job_is_told_as_lost_and_can_be_started_again(scene: Scene, pho
     assert isinstance(last, Failed) and last.kind == "Lost" and last.stage == "ingest"
     again = jobs.start(scene, job.steps)
     assert wait(scene, again.id).state == DONE
+
+
+def test_a_clock_that_is_set_anew_loses_no_job_and_a_number_used_again_is_another(
+    scene: Scene, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a laptop slept, say: when a process began is then told another time of day."""
+    job = jobs.start(scene, [Step("ingest", {"capture": [str(photos)]})])
+    plain = psutil.Process.create_time
+    with monkeypatch.context() as patched:
+        patched.setattr(psutil.Process, "create_time", lambda process: plain(process) + 3600)
+        patched.setattr(jobs, "_children", {})  # as after a restart of the server
+        assert jobs.find(scene).state == RUNNING
+    jobs.cancel(scene, job.id)
+    mine = jobs._created(os.getpid())
+    assert mine is not None and jobs._created(2**22 + 1) is None
+    for began, alive in ((mine, True), (mine - 60, False), (None, True)):
+        assert jobs._alive(dataclasses.replace(job, pid=os.getpid(), pid_created=began)) is alive
+
+
+def test_a_full_disk_is_called_so_and_the_job_has_an_end(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.jobs_dir.mkdir()
+    jobs._save(scene, jobs.Job("one", (Step("ingest"),), RUNNING, 1.0, "", os.getpid()))
+    full = OSError(errno.ENOSPC, "No space left on device")
+
+    def fails(*_: object) -> Iterator[None]:
+        raise full
+        yield
+
+    def no_room(*_: object) -> None:
+        raise full
+
+    monkeypatch.setattr(jobs, "run_inline", fails)
+    monkeypatch.setattr(Scene, "log", no_room)
+    assert jobs.main(str(scene.root), "one") == 1
+    job = jobs.find(scene, "one")
+    assert job.state == FAILED and job.error.startswith("The disk is full")
 
 
 def test_settings_that_cannot_be_are_told_before_anything_starts(scene: Scene) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parent.parent / "difix3d"
 
 FLOORS = {
-    **dict.fromkeys(("types", "errors", "events", "__init__"), 0.0),
-    **dict.fromkeys(("atomic", "kept", "machine", "turns", "hub", "perceptual_weights", "spread", "derived"), 1.0),
+    **dict.fromkeys(("types", "errors", "events", "machine", "__init__"), 0.0),
+    **dict.fromkeys(("atomic", "kept", "turns", "hub", "perceptual_weights", "spread", "derived"), 1.0),
     **dict.fromkeys(("geometry", "trajectories", "references", "warping", "losses", "dists", "metrics"), 1.0),
     **dict.fromkeys(("scene", "formats", "ratings"), 2.1),
     **dict.fromkeys(("sfm", "splatting", "fixers", "pairs", "training"), 2.2),

@@ -116,7 +116,7 @@ def test_dists_forgives_texture_that_lies_elsewhere(shared) -> None:
 
 
 def test_flip_counts_what_is_seen(pair) -> None:
-    pytest.importorskip("flip_evaluator", reason="pip install 'difix3d[benchmarks]'")
+    pytest.importorskip("flip_evaluator", reason="pip install -e '.[benchmarks]'")
     a, b = pair
     assert metrics.flip(a, a) == 0
     assert 0 < metrics.flip(a, b) < metrics.flip(a, 255 - a) <= 1
@@ -131,7 +131,7 @@ def test_flip_that_is_not_installed_is_none_and_says_so_once(monkeypatch, caplog
     with caplog.at_level(logging.WARNING):
         assert metrics.flip(*pair) is None
         assert metrics.flip(*pair) is None
-    assert sum("difix3d[benchmarks]" in record.message for record in caplog.records) == 1
+    assert sum("-e '.[benchmarks]'" in record.message for record in caplog.records) == 1
 
 
 def test_wrong_input_is_named(pair) -> None:

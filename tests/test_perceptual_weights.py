@@ -144,4 +144,4 @@ def test_the_numbers_of_dists_come_from_its_authors_package_which_is_not_importe
     monkeypatch.setattr(perceptual_weights, "__file__", str(tmp_path / "a" / "b" / "c.py"))
     monkeypatch.syspath_prepend(package.parent)
     assert find_weights("dists") == package / "weights.pt"
-    assert "difix3d[benchmarks]" in how_to_get("dists")
+    assert "-e '.[benchmarks]'" in how_to_get("dists")

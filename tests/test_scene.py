@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -185,6 +186,28 @@ def test_no_name_leads_out_of_the_scene(scene: Scene, name: str) -> None:
         safe_name(name)
     with pytest.raises(SceneError):
         scene.renders_dir(name)
+
+
+def test_a_line_that_a_full_disk_cut_short_spoils_no_other(scene: Scene) -> None:
+    scene.log(Progress("fit", "one"), "a")
+    whole = scene.events_path.read_bytes()
+    scene.log(Progress("fit", "two"), "a")
+    cut = scene.events_path.read_bytes()[:-20]
+    scene.events_path.write_bytes(cut)
+    assert [event.message for *_, event in scene.events()] == ["one"]
+    scene.log(Progress("fit", "three"), "a")
+    assert [event.message for *_, event in scene.events()] == ["one", "three"]
+    offsets = [offset for offset, *_ in scene.events()]
+    assert offsets == [len(whole), scene.events_path.stat().st_size]
+    assert [event.message for *_, event in scene.events(len(whole))] == ["three"]
+
+
+def test_a_disk_that_takes_no_more_of_an_event_is_an_error(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda file, line: write(file, line[:10]))
+    with pytest.raises(OSError, match="No space left") as caught:
+        scene.log(Progress("fit", "one"), "a")
+    assert caught.value.errno == errno.ENOSPC
 
 
 def test_names_of_two_fit_into_one(scene: Scene) -> None:

@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import gradio as gr
-import psutil
 import pytest
 from PIL import Image
 
@@ -42,7 +41,7 @@ def with_running_job(shared: Shared) -> Scene:
     scene = Scene.create(shared.studio.scenes_root / "busy")
     scene.update_info(owner=owner_key("ann"))
     scene.jobs_dir.mkdir()
-    created = psutil.Process().create_time()
+    created = jobs._created(os.getpid())
     jobs._save(scene, Job("one", (Step("ingest", {}),), jobs.RUNNING, 1.0, "", os.getpid(), created))
     return scene
 
@@ -54,6 +53,26 @@ def test_start_makes_a_scene_and_its_job(tmp_path: Path, photo: str) -> None:
     job = jobs.cancel(scene, jobs.find(scene).id)
     assert visitor["scene"] == scene_id and scene.info["name"] == "walk"
     assert [step.stage for step in job.steps][:3] == ["ingest", "reconstruct", "fit"]
+
+
+@pytest.mark.parametrize("stem", ["walk ", "n" * 150, "n" * 59 + "  and more", " "])
+def test_a_scene_is_named_so_that_its_owner_can_write_the_name_to_delete_it(tmp_path: Path, stem: str) -> None:
+    shared = page(tmp_path, public=True)
+    (tmp_path / f"{stem}.mp4").write_bytes(b"no video")
+    visitor, scene_id, *_ = capture._starter(shared)(ANN, [str(tmp_path / f"{stem}.mp4")], "quick", "", [], 0)
+    scene = shared.studio.open_scene(scene_id, "ann")
+    jobs.cancel(scene, jobs.find(scene).id)
+    name = scene.info["name"]
+    assert 0 < len(name) <= 60 and name == name.strip()
+    scene_step._deleter(shared)(visitor, scene_id, f" {name} ")
+    assert not scene.root.exists()
+
+
+def test_a_name_of_the_command_line_is_longer_than_can_be_written(tmp_path: Path) -> None:
+    shared = page(tmp_path)
+    scene = Scene.create(shared.studio.scenes_root / "long", name="n" * 200 + " ")
+    scene_step._deleter(shared)(ANN, "long", "n" * 80)
+    assert not scene.root.exists()
 
 
 def test_start_while_ones_own_job_runs_leaves_no_scene(tmp_path: Path, photo: str) -> None:

@@ -38,10 +38,8 @@ def running(scene: Scene) -> None:
     """A job file whose process is this one."""
     import os
 
-    import psutil
-
     scene.jobs_dir.mkdir()
-    created = psutil.Process().create_time()
+    created = jobs._created(os.getpid())
     jobs._save(scene, Job("one", (Step("ingest", {}),), jobs.RUNNING, 1.0, "", os.getpid(), created))
 
 

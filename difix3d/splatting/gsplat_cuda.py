@@ -40,7 +40,7 @@ def why_not_gsplat() -> str:
     if not cuda_is_visible():
         return f"gsplat needs a CUDA device and torch sees none: use a machine with one, {_INSTEAD}."
     if importlib.util.find_spec("gsplat") is None:
-        return f"gsplat is not installed: pip install 'difix3d[cuda]', {_INSTEAD}."
+        return f"gsplat is not installed: pip install -e '.[cuda]', {_INSTEAD}."
     try:
         from gsplat.cuda._backend import _C  # compiles on first use
     except Exception as error:  # whatever compilers, linkers and loaders raise

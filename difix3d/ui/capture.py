@@ -30,6 +30,7 @@ PATHS = {
     "shift": "shift: beside your own path",
     "interpolate": "interpolate: between your photos",
 }
+_LONGEST_NAME = 60
 UPLOAD_TYPES = sorted({"image", "video", *PHOTO_SUFFIXES, *VIDEO_SUFFIXES})
 
 
@@ -49,7 +50,7 @@ def build(shared: Shared) -> list[gr.components.Component]:
             )
             preset = gr.Radio(_preset_choices(), value=DEFAULT_PRESET, label="How finely")
             with gr.Accordion("More settings", open=False):
-                name = gr.Textbox(label="Name of the scene", placeholder="from the file", max_length=60)
+                name = gr.Textbox(label="Name of the scene", placeholder="from the file", max_length=_LONGEST_NAME)
                 paths = gr.CheckboxGroup(
                     [(PATHS[each], each) for each in NAMES],
                     value=list(DEFAULT_TRAJECTORIES),
@@ -167,7 +168,7 @@ def _steps(capture: list[str], preset: str, paths: list[str], holdout: int, fixe
 def _name_of(files: list[str]) -> str:
     first = Path(files[0])
     if len(files) == 1 and first.suffix.lower() in VIDEO_SUFFIXES:
-        return first.stem
+        return first.stem.strip()[:_LONGEST_NAME].strip() or "video"
     return f"photos {datetime.now():%d %b %H.%M}"
 
 

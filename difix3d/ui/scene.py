@@ -20,6 +20,7 @@ from difix3d.ui.shared import QUIET, Shared, empty, facts, told
 from difix3d.ui.viewer import compressed_file, how_many, viewer_value
 from difix3d.ui.widgets import splat_viewer, wipe
 
+_MOST_TYPED = 80
 NO_SCENE = "No scene yet: bring photos or a video under Capture, or try the example."
 
 
@@ -48,7 +49,7 @@ def build(shared: Shared) -> None:
             "pictures. Not reached are a dataset of all scenes, downloads, and what was pushed or waits for it.</p>"
         )
         with gr.Row():
-            sure = gr.Textbox(label="Write its name to be sure", max_length=80)
+            sure = gr.Textbox(label="Write its name to be sure", max_length=_MOST_TYPED)
             delete = gr.Button("Delete", variant="stop")
 
     opened = [shared.visitor, shared.scene_id]
@@ -138,8 +139,9 @@ def _deleter(shared: Shared) -> Any:
     @told
     def delete(visitor: dict[str, str], scene_id: str, sure: str | None) -> tuple[Any, ...]:
         scene = shared.studio.open_scene(scene_id, visitor["id"])
-        if (sure or "").strip() != scene.info["name"]:
-            raise ConfigError(f"Write {scene.info['name']!r} to delete it.")
+        name = str(scene.info["name"]).strip()[:_MOST_TYPED].strip()  # the command line takes any
+        if (sure or "").strip() != name:
+            raise ConfigError(f"Write {name!r} to delete it.")
         shared.studio.delete_scene(scene, visitor["id"])
         mine = shared.studio.scenes_of(visitor["id"])
         following = mine[0].id if mine else ""

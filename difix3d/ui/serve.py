@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from gradio.themes.utils.fonts import LocalFont
 from difix3d import jobs
 from difix3d.errors import ConfigError
 from difix3d.presets import steps_for_run
+from difix3d.scene import Scene
 from difix3d.stages.ingest import files_in_folder
 from difix3d.ui import live, widgets
 from difix3d.ui.page import build
@@ -64,7 +66,8 @@ def make_studio(options: argparse.Namespace) -> Studio:
 
 
 def _begin(studio: Studio, capture: Path) -> str:
-    """The scene of a capture on this machine, its job running; one that is there already is opened and gone on with."""
+    """The scene of a capture on this machine, its job running; one that is there already is opened, and gone on with
+    where it was not finished: made once more with other settings it would lose what it has."""
     if not capture.exists():
         raise ConfigError(f"{capture}: no such file or folder. Give a video, a folder of photos, or a scene folder.")
     if capture == EXAMPLE / "images":
@@ -74,14 +77,35 @@ def _begin(studio: Studio, capture: Path) -> str:
     known = [scene for scene in studio.scenes_of("") if scene.info.get("source") == source]
     if known:
         scene = known[0]
+        job, unfinished = jobs.find(scene), jobs.resumable(scene)
+        if (job is not None and job.state == jobs.RUNNING) or (unfinished is None and scene.splats_path.is_file()):
+            return scene.id
+        steps = unfinished.steps if unfinished is not None else _steps(studio, scene)
     else:
         files = files_in_folder(capture) if capture.is_dir() else [capture]  # as difix3d run FOLDER takes them
         name = capture.parent.name if capture.name in ("images", "photos", "input") else capture.stem
         scene = studio.new_scene(name, "", files, source)
-    job = jobs.find(scene)
-    if job is None or job.state != jobs.RUNNING:
-        jobs.start(scene, steps_for_run(studio.uploads_of(scene), fixer=studio.default_fixer))
+        steps = _steps(studio, scene)
+    jobs.start(scene, steps)
     return scene.id
+
+
+def _steps(studio: Studio, scene: Scene) -> tuple[jobs.Step, ...]:
+    return tuple(steps_for_run(studio.uploads_of(scene), fixer=studio.default_fixer))
+
+
+def _require_port(host: str, port: int) -> None:
+    """ConfigError where it is taken, before anything is begun."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigError(
+                f"{host}:{port} cannot be listened on ({error.strerror or error}). Perhaps the app runs already: look "
+                f"at http://{host}:{port}, or choose another with --port."
+            ) from error
 
 
 def theme() -> gr.themes.Base:
@@ -103,6 +127,7 @@ def theme() -> gr.themes.Base:
 
 def serve(options: argparse.Namespace, *, block: bool = True) -> tuple[Any, str, Studio]:
     """Launch; returns (the Blocks, the local address, the studio). block: stay until the server is stopped."""
+    _require_port(options.host, options.port)
     studio = make_studio(options)
     if os.environ.get("DIFIX3D_DATASET_REPO"):
         from difix3d.ratings.push.transfer import begin_pushing
@@ -121,6 +146,7 @@ def serve(options: argparse.Namespace, *, block: bool = True) -> tuple[Any, str,
         run_history=False,  # it would show a rater which picture was which
         enable_monitoring=False,
         show_error=False,
+        ssr_mode=False,  # Node would stand before Python, as it does on Spaces, and not know the addresses below
         favicon_path=None,
     )
     studio.media.mount(app)

@@ -209,7 +209,9 @@ canvas.addEventListener("keydown", (event) => {
   event.preventDefault();
   redraw();
 });
-root.querySelector(".dx-full").addEventListener("click", () => (document.fullscreenElement ? document.exitFullscreen() : root.requestFullscreen()));
+const full = root.querySelector(".dx-full");
+full.hidden = !root.requestFullscreen;  // iPhones have it for videos alone
+full.addEventListener("click", () => (document.fullscreenElement ? document.exitFullscreen() : root.requestFullscreen()));
 root.querySelector(".dx-home").addEventListener("click", goHome);
 new ResizeObserver(redraw).observe(canvas);
 
@@ -245,5 +247,8 @@ async function draw() {
     note.textContent = "The splats could not be loaded. Reload the page to try again.";
   }
 }
+// Phones take a page's context away while it is out of sight.
+canvas.addEventListener("webglcontextlost", (event) => { event.preventDefault(); gl = null; count = 0; });
+canvas.addEventListener("webglcontextrestored", () => { asked = ""; const seen = eye; draw().then(() => { if (seen) { eye = seen; redraw(); } }); });
 draw();
 watch("value", draw);

@@ -105,6 +105,14 @@ def test_the_scene_says_how_good_it_is_and_plays_before_and_after(page: Page, se
     expect(page.locator(".dx-viewer canvas[data-drawn]")).to_be_visible(timeout=30_000)
     drawn = page.locator(".dx-viewer canvas").evaluate(BRIGHTNESS)
     assert drawn > 20, "the 3D viewer is black"
+    # A phone takes the context away while one looks elsewhere, and gives it back.
+    page.locator(".dx-viewer canvas").evaluate(
+        "canvas => { delete canvas.dataset.drawn; const lost = canvas.getContext('webgl2').getExtension("
+        "'WEBGL_lose_context'); lost.loseContext(); setTimeout(() => lost.restoreContext(), 300); }"
+    )
+    expect(page.locator(".dx-viewer canvas[data-drawn]")).to_be_visible(timeout=30_000)
+    again = page.locator(".dx-viewer canvas").evaluate(BRIGHTNESS)
+    assert again == pytest.approx(drawn, rel=0.2), "the 3D viewer stays black"
     for link in page.locator(".dx-links a").all():
         if link.is_visible():
             answer = httpx.get(f"{server.url}/{link.get_attribute('href')}")

@@ -93,7 +93,7 @@ def run(worker: Callable[..., None], *args: Any) -> None:
     if helpers and _pool is None:
         with _pool_lock:
             if _pool is None:
-                _pool = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="splat")
+                _pool = ThreadPoolExecutor(cores(), thread_name_prefix="splat")
     futures = [_pool.submit(worker, counter, *args) for _ in range(helpers)] if _pool else []
     worker(counter, *args)
     for future in futures:
