@@ -15,7 +15,7 @@ from synthetic_scene import SyntheticScene, make_synthetic_scene
 
 from difix3d.errors import ConfigError, ReconstructionError
 from difix3d.splatting.initialise import scene_depth, shell_splats, splats_from_points
-from difix3d.splatting.schedule import Clock, learning_rate_factor, settled, splat_count
+from difix3d.splatting.schedule import Clock, is_lost, learning_rate_factor, settled, splat_count
 from difix3d.splatting.trainer import Photo, Trainer, TrainSettings, _halved
 
 
@@ -207,6 +207,14 @@ def test_the_time_left_follows_the_pace_and_a_hurry(monkeypatch: pytest.MonkeyPa
         assert clock.left(1000) == 0.0
 
 
+@pytest.mark.parametrize(
+    ("best", "now", "lost"),
+    [(0.35, 0.6, False), (0.35, 0.74, False), (0.35, 0.75, True), (0.6, 0.8, False), (0.6, 0.85, True)],
+)
+def test_a_fit_is_lost_only_once_its_learning_rates_have_fallen(best: float, now: float, lost: bool) -> None:
+    assert is_lost(best, now) is lost
+
+
 def test_a_curve_settles_when_it_is_flat() -> None:
     rising = [(0.05 * i, 20 + i) for i in range(16)]
     assert not settled(rising)
@@ -242,9 +250,12 @@ def learning_noise(scene: SyntheticScene, max_splats: int) -> Trainer:
 def test_what_is_learned_by_heart_is_not_kept(scene: SyntheticScene) -> None:
     """The first full-size state is taken back."""
     trainer = learning_noise(scene, 600)
-    scored = [update.psnr for update in trainer.run() if update.psnr is not None]
+    updates = [update for update in trainer.run() if update.psnr is not None]
+    scored, fractions = [update.psnr for update in updates], [update.fraction for update in updates]
     assert trainer.kept_from is not None
-    assert trainer.steps < 150, "it goes back to its best state and on from there in less time"
+    back = [now for before, now in itertools.pairwise(fractions) if now < before]
+    assert len(back) == 1 and back[0] > fractions[2], "it goes back to its best state and on from there, once"
+    assert trainer.steps <= 150, "in the time that is left"
     assert scored[-1] > scored[-2], "the last is of the state that was kept, the one before of the last step"
     assert heldout_psnr(trainer) == pytest.approx(scored[-1], abs=1e-4)
     first_at_full_size = next(index for index, value in enumerate(scored) if value == scored[-1])
