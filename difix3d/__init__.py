@@ -2,7 +2,7 @@
 
 import os
 
-from difix3d.machine import container_cores
+from difix3d.machine import container_cores, cores
 
 # torch's OpenMP threads otherwise spin for milliseconds after each operation, and on two cores they take that time
 # from our own kernels: a fitting step is about a fifth slower. Where they sleep at once, each of a network's many short
@@ -16,7 +16,7 @@ if "OMP_WAIT_POLICY" not in os.environ:
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 # In a container with two cores' worth of time on a machine of sixteen, sixteen threads would wait for each other.
-if (_allowed := container_cores()) is not None:
-    os.environ.setdefault("OMP_NUM_THREADS", str(_allowed))
+if container_cores() is not None:
+    os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
 
 __version__ = "0.1.0"

@@ -15,8 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from difix3d.machine import process_start
+
 _HOST = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:24] or "host"
-_WRITER = re.compile(r"\.([A-Za-z0-9]+)-(\d+)-[^.]*\.partial")
+_WRITER = re.compile(r"\.([A-Za-z0-9]+)-(\d+)-(\d+)-[^.]*\.partial")
 _ELSEWHERE_SECONDS = 3600.0
 """What another machine writes, to a folder that both share, changes more often than this."""
 
@@ -29,7 +31,7 @@ def replacing_file(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     thread = threading.get_ident()  # two threads of the app may write one file at once
-    temporary = path.with_name(f".{path.stem}.{_HOST}-{os.getpid()}-{thread}.partial{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{_writer()}-{thread}.partial{path.suffix}")
     try:
         yield temporary
         with temporary.open("rb") as written:
@@ -60,8 +62,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 @contextmanager
 def partial_folder(path: Path) -> Iterator[Path]:
     """An empty folder beside `path`, for one writer, gone afterwards if still there; its name says whose it is."""
-    prefix = f".{path.name}.{_HOST}-{os.getpid()}-"
-    temporary = Path(tempfile.mkdtemp(prefix=prefix, suffix=".partial", dir=path.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.{_writer()}-", suffix=".partial", dir=path.parent))
     try:
         yield temporary
     finally:
@@ -71,19 +72,19 @@ def partial_folder(path: Path) -> Iterator[Path]:
 def is_abandoned(partial: Path) -> bool:
     """Whether whoever wrote this file or folder, named as those above, is gone: killed, since it would be gone too.
 
-    By the process in the name; where it is of another machine, by how long nothing in it has changed. A process that
-    started after the last change only has the number of the one that wrote.
+    By the process in the name, and when that began, since numbers are given again; where it is of another machine, by
+    how long nothing in it has changed.
     """
-    import psutil
-
-    changed = _changed(partial)
     writer = _WRITER.search(partial.name)
     if writer is None or writer[1] != _HOST:
-        return time.time() - changed > _ELSEWHERE_SECONDS
-    try:
-        return psutil.Process(int(writer[2])).create_time() > changed + 1
-    except psutil.Error:
-        return True
+        return time.time() - _changed(partial) > _ELSEWHERE_SECONDS
+    began = process_start(int(writer[2]))
+    return began is None or abs(began - int(writer[3])) > 1
+
+
+def _writer() -> str:
+    pid = os.getpid()
+    return f"{_HOST}-{pid}-{process_start(pid) or 0:.0f}"
 
 
 def _changed(path: Path) -> float:

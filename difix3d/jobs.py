@@ -31,6 +31,7 @@ from typing import Any
 from difix3d.atomic import write_json
 from difix3d.errors import Difix3DError, JobError
 from difix3d.events import Event, Failed, Progress
+from difix3d.machine import process_start
 from difix3d.scene import Scene
 from difix3d.stages import SCENE_STAGES, make_config, stage_function
 from difix3d.turns import turn
@@ -62,7 +63,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Job:
-    """A run of steps in a scene. created: unix time; pid, pid_created (see _created): they identify its process."""
+    """A run of steps in a scene. created: unix time; pid, pid_created (machine.process_start): of its process."""
 
     id: str
     steps: tuple[Step, ...]
@@ -94,7 +95,7 @@ def start(scene: Scene, steps: Sequence[Step], environment: Mapping[str, str] | 
         )
     # The parent writes the pid: the child may die before it can. Reaping it here keeps it from lingering as a zombie
     # that looks alive.
-    job = dataclasses.replace(job, pid=child.pid, pid_created=_created(child.pid))
+    job = dataclasses.replace(job, pid=child.pid, pid_created=process_start(child.pid))
     _save(scene, job)
     _children[child.pid] = child
     return job
@@ -276,21 +277,6 @@ def _last_stage(scene: Scene, job: Job) -> str:
     return job.steps[finished].stage if finished < len(job.steps) else stage
 
 
-def _created(pid: int) -> float | None:
-    """When a process began, in seconds: since the machine did, on Linux, where the time of day is made of it and of a
-    clock that is set anew after a sleep; else unix time. None where there is no such process."""
-    import psutil
-
-    try:
-        if sys.platform == "linux":
-            # proc(5): field 22, counted after the name, which may hold anything.
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            return int(fields[19]) / os.sysconf("SC_CLK_TCK")
-        return psutil.Process(pid).create_time()
-    except (psutil.Error, OSError):
-        return None
-
-
 def _alive(job: Job) -> bool:
     """Whether the job's process runs; a reused pid has another creation time."""
     import psutil
@@ -301,7 +287,7 @@ def _alive(job: Job) -> bool:
     if child is not None and child.poll() is not None:
         return False
     try:
-        began = _created(job.pid)
+        began = process_start(job.pid)
         same = began is not None and (job.pid_created is None or abs(began - job.pid_created) < 1.0)
         return same and psutil.Process(job.pid).status() != psutil.STATUS_ZOMBIE
     except psutil.Error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import sys
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -37,6 +38,21 @@ def _quota_v2() -> tuple[int, int]:
 def _quota_v1() -> tuple[int, int]:
     quota, period = ((_CGROUP / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
     return int(quota), int(period)  # -1: no limit
+
+
+def process_start(pid: int) -> float | None:
+    """When a process began, in seconds: since the machine did, on Linux, where the time of day is made of it and of a
+    clock that is set anew after a sleep; else unix time. None where there is no such process."""
+    import psutil
+
+    try:
+        if sys.platform == "linux":
+            # proc(5): field 22, counted after the name, which may hold anything.
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            return int(fields[19]) / os.sysconf("SC_CLK_TCK")
+        return psutil.Process(pid).create_time()
+    except (psutil.Error, OSError):
+        return None
 
 
 def free_disk_bytes(place: Path) -> int:

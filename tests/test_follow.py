@@ -13,6 +13,7 @@ from difix3d import jobs
 from difix3d.events import Artifact, Done, Failed, Progress, Warned
 from difix3d.formats.image import write_rgb
 from difix3d.jobs import Job, Step
+from difix3d.machine import process_start
 from difix3d.scene import Scene
 from difix3d.ui.follow import Follower, panel
 
@@ -98,7 +99,7 @@ def test_a_job_that_made_the_scene_can_be_gone_on_with_whatever_ran_since(scene:
     assert look(follower, scene)["resumable"] and jobs.resumable(scene).id == "one"
     jobs._save(scene, dataclasses.replace(export, state=jobs.FAILED))
     assert jobs.resumable(scene).id == "one"
-    created = jobs._created(os.getpid())
+    created = process_start(os.getpid())
     jobs._save(scene, dataclasses.replace(export, state=jobs.RUNNING, pid=os.getpid(), pid_created=created))
     assert not look(follower, scene)["resumable"]  # one job at a time
     begin(scene, "three", 3.0, jobs.DONE)
@@ -109,7 +110,7 @@ def test_a_job_that_made_the_scene_can_be_gone_on_with_whatever_ran_since(scene:
 
 def test_only_a_running_fit_with_splats_can_be_kept(scene: Scene) -> None:
     scene.jobs_dir.mkdir()
-    created = jobs._created(os.getpid())
+    created = process_start(os.getpid())
     jobs._save(scene, Job("one", STEPS, jobs.RUNNING, 1.0, "", os.getpid(), created))
     follower = Follower()
     fitting = []

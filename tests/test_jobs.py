@@ -20,6 +20,7 @@ from difix3d import jobs
 from difix3d.errors import ConfigError, FixerError, JobError
 from difix3d.events import Done, Failed
 from difix3d.jobs import CANCELLED, DONE, FAILED, LOST, RUNNING, Step
+from difix3d.machine import process_start
 from difix3d.scene import Scene
 
 
@@ -116,8 +117,8 @@ def test_a_clock_that_is_set_anew_loses_no_job_and_a_number_used_again_is_anothe
         patched.setattr(jobs, "_children", {})  # as after a restart of the server
         assert jobs.find(scene).state == RUNNING
     jobs.cancel(scene, job.id)
-    mine = jobs._created(os.getpid())
-    assert mine is not None and jobs._created(2**22 + 1) is None
+    mine = process_start(os.getpid())
+    assert mine is not None and process_start(2**22 + 1) is None
     for began, alive in ((mine, True), (mine - 60, False), (None, True)):
         assert jobs._alive(dataclasses.replace(job, pid=os.getpid(), pid_created=began)) is alive
 

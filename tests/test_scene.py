@@ -138,10 +138,9 @@ def test_only_what_dead_writers_left_is_swept(scene: Scene) -> None:
         (elsewhere / "deep").mkdir(parents=True)
         aged(elsewhere)
         (elsewhere / "deep" / "db").touch()  # another machine's, written to just now
-        # A process that started later has the number of the one that wrote it.
-        reused = scene.root / mine.name.replace("mine", "reused")
-        reused.mkdir()
-        aged(reused)
+        # A process that started at another time has the number of the one that wrote it.
+        name = f".reused.{mine.name.split('.')[2].split('-')[0]}-{os.getpid()}-1-abc.partial"
+        (scene.root / name).mkdir()
     finally:
         child.kill()
         child.wait()

@@ -11,6 +11,7 @@ from PIL import Image
 
 from difix3d import jobs
 from difix3d.jobs import Job, Step
+from difix3d.machine import process_start
 from difix3d.scene import Scene
 from difix3d.ui import capture
 from difix3d.ui import scene as scene_step
@@ -41,7 +42,7 @@ def with_running_job(shared: Shared) -> Scene:
     scene = Scene.create(shared.studio.scenes_root / "busy")
     scene.update_info(owner=owner_key("ann"))
     scene.jobs_dir.mkdir()
-    created = jobs._created(os.getpid())
+    created = process_start(os.getpid())
     jobs._save(scene, Job("one", (Step("ingest", {}),), jobs.RUNNING, 1.0, "", os.getpid(), created))
     return scene
 

@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 from difix3d import jobs
 from difix3d.errors import ConfigError
 from difix3d.fixers.lite.fixer import WEIGHTS
+from difix3d.machine import process_start
 from difix3d.ratings.campaigns import Match, enter
 from difix3d.ratings.candidates import candidates_of
 from difix3d.ratings.identity import canonical_pair, item_key
@@ -152,7 +153,7 @@ def test_two_scenes_do_not_train_one_checkpoint_at_once(studio: Studio) -> None:
     one, other = (make_scene(studio.scenes_root, name) for name in ("one", "other"))
     step = jobs.Step("finetune", {"data": "there", "start": "lite", "out": str(studio.checkpoints_root / "mine")})
     one.jobs_dir.mkdir()
-    created = jobs._created(os.getpid())
+    created = process_start(os.getpid())
     jobs._save(one, jobs.Job("first", (step,), jobs.RUNNING, 1.0, "", os.getpid(), created))
     with pytest.raises(ConfigError, match="mine is being trained in 'one'"):
         studio.start_job(other, ANN["id"], [step])

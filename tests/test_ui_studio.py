@@ -14,6 +14,7 @@ from difix3d import cli, jobs
 from difix3d.errors import JobError, SceneError
 from difix3d.events import Progress
 from difix3d.jobs import Job, Step
+from difix3d.machine import process_start
 from difix3d.scene import Scene
 from difix3d.ui import page
 from difix3d.ui import studio as studio_module
@@ -39,7 +40,7 @@ def running(scene: Scene) -> None:
     import os
 
     scene.jobs_dir.mkdir()
-    created = jobs._created(os.getpid())
+    created = process_start(os.getpid())
     jobs._save(scene, Job("one", (Step("ingest", {}),), jobs.RUNNING, 1.0, "", os.getpid(), created))
 
 

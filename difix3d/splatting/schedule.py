@@ -24,7 +24,7 @@ _SETTLED_FROM, _SETTLED_SHARE, _SETTLED_DB = 0.4, 0.15, 0.05
 _LOST_AFTER, _LOST_FROM = 0.25, 0.75
 """Nothing better for this share of the budget: the photos are being learned by heart. Told past three quarters of it:
 while learning rates are high scores go up and down, and some captures (a toy on a bed, a shell) gain all that they gain
-from 60 % on. Taken for lost before, they ended early and 1 to 2 dB worse."""
+from 60 % on. Taken for lost before, they ended early and about a decibel worse."""
 _LAST_SHARE = 0.25
 """A fit that has settled, or went back to its best state, still gets this share of the time it took, to lower its
 learning rates: worth some dB."""

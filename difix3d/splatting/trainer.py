@@ -153,7 +153,7 @@ class Trainer:
         while (fraction := clock.fraction(self._steps)) < 1.0:
             at_full_size = not schedule.at_half_resolution(fraction, self._steps)
             loss = self._step(fraction)
-            if self.heldout or at_full_size:  # losses at half the size are others, and would look like a plateau
+            if at_full_size:  # losses at half the size are others, and would look like a plateau
                 losses.append(loss)
             self._refine(fraction)
             seconds = clock.seconds()

@@ -14,6 +14,7 @@ from PIL import Image
 
 from difix3d import jobs
 from difix3d.atomic import replacing_file
+from difix3d.derived import derived_file
 from difix3d.errors import ConfigError, JobError
 from difix3d.fixers.difix.fixer import default_checkpoint
 from difix3d.fixers.difix.hub import PINNED_REVISIONS
@@ -242,12 +243,13 @@ def _exported(shared: Shared, scene: Scene, scope: str) -> str:
 
 
 def _zipped(folder: Path) -> Path:
-    """The export as one file beside it, made again when the export is newer."""
-    archive = archive_of(folder)
-    if not archive.is_file() or archive.stat().st_mtime < (folder / MARK).stat().st_mtime:
+    """The export as one file beside it, made again when the export is another."""
+
+    def pack(archive: Path) -> None:
         with replacing_file(archive) as temporary:
             shutil.make_archive(str(temporary.with_suffix("")), "zip", folder)
-    return archive
+
+    return derived_file(archive_of(folder), folder / MARK, pack)
 
 
 def _start_choices(studio: Studio) -> list[tuple[str, str]]:
