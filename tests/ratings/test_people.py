@@ -14,6 +14,7 @@ from test_judgements import ON_A, ON_B
 
 from difix3d.errors import RatingError
 from difix3d.ratings.people import Withdrawn
+from difix3d.ratings.push.entries import id_of, last_given, newest_settled
 from difix3d.ratings.schema import ConsentRow, JudgementRow, MarksRow, RaterRow, WithdrawalRow
 from difix3d.ratings.store import RatingStore
 
@@ -56,6 +57,14 @@ def test_who_withdraws_takes_everything_and_nothing_of_others(store: RatingStore
         assert session.scalar(text("SELECT count(*) FROM ratings WHERE comment LIKE '%ann%'")) == 0
     store.add(vote(rater="ann"), "back again")  # a new person to us
     assert store.person("ann").number not in numbers.values()
+
+
+def test_numbers_of_entries_that_were_withdrawn_are_known_to_have_been_given(store: RatingStore) -> None:
+    assert last_given(store) == 0
+    ids = [store.add(vote("a", rater, index), f"{rater}{index}") for rater in ("bob", "ann") for index in range(2)]
+    assert last_given(store) == 4 and id_of(store, 4) == ids[3]
+    store.withdraw("ann")
+    assert last_given(store) == 4 and newest_settled(store) <= 2 and id_of(store, 4) is None
 
 
 def test_withdrawn_words_are_not_left_in_the_file(tmp_path: Path) -> None:

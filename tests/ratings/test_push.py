@@ -159,6 +159,48 @@ def test_a_rater_who_withdraws_is_taken_out_of_what_waits_and_told_of_what_went(
     assert {line["user_id"] for line in lines[3:]} == {1, 2}, "bob's vote never went out"
 
 
+@pytest.mark.parametrize("votes_lost", [1, 3], ids=["as long again by then", "shorter"])
+def test_a_backup_that_was_restored_is_pushed_anew_without_those_who_withdrew_since(
+    pushes: Pushes, votes_lost: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    vote_on(pushes.store, pushes.scene, "fix", "dan", 0)
+    backup, database = pushes.folder / "backup.sqlite", pushes.folder / "ratings.sqlite"
+    pushes.store.backup(backup)
+    for index in range(votes_lost):
+        vote_on(pushes.store, pushes.scene, "fix", "bob", index)
+    pushes.store.withdraw("ann")
+    assert pushes.push()["ok"]
+    before = pushes.lines()
+    assert {line["user_id"] for line in before if line["action"] == "vote"} == {2, 3}
+    pushes.store.close()
+    backup.replace(database)
+    pushes.store = RatingStore(pushes.url, pushes.folder / "scenes")
+    vote_on(pushes.store, pushes.scene, "render", "carl", 0)
+    with_ann = pushes.folder / "exports" / "yard"
+    list(export(ExportConfig(str(with_ann), pushes.url, str(pushes.folder / "scenes"))))
+    assert "raters who withdrew since (1)" in pushes.push("--export", str(with_ann))["error"]["message"]
+    assert "are those of a backup" in caplog.text
+
+    def log_of(path: Path) -> str:
+        return path.name.split("-")[1]
+
+    def of(rater: int) -> list[dict[str, Any]]:
+        """Their lines in the log that is there since the backup is."""
+        found = [path for path in sorted(pushes.repository.glob("votes/*")) if log_of(path) != first]
+        assert len({log_of(path) for path in found}) == 1
+        lines = [json.loads(line) for path in found for line in path.read_text().splitlines()]
+        return [line for line in lines if line["user_id"] == rater]
+
+    (first,) = {log_of(path) for path in pushes.repository.glob("votes/*")}
+    assert pushes.push()["ok"]
+    assert of(1) == [], "ann's votes are in the backup, and she took them back"
+    assert [line["id"] for line in of(2)] == [line["id"] for line in before if line["user_id"] == 2]
+    assert len(of(3)) == 1, "carl has the number that bob had"
+    pushes.store.withdraw("carl")
+    assert pushes.push()["ok"] and [line["action"] for line in of(3)] == ["vote", "withdrawal"]
+    assert pushes.push()["figures"]["files"] == 0
+
+
 def test_an_export_goes_whole_once_and_datasets_reads_it_from_there(pushes: Pushes) -> None:
     import datasets
 

@@ -43,6 +43,9 @@ _BODY = (
     "`user_id`: that rater took everything back. `user_id` stands for a rater; no name is in here. Licences are named "
     "in the lines (`candidate_a.extra`) and in the cards of the exports.",
     "",
+    "Files in `votes/` are named NUMBER-LOG-ID. Where a backup of the ratings was restored, its log begins anew as "
+    "another LOG: entries of one `id` are one, and `user_id` and `number` tell within one LOG.",
+    "",
     "## Exports, the newest first",
     "",
 )

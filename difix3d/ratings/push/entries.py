@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from difix3d.ratings.export import raw
@@ -57,6 +57,25 @@ def newest_settled(store: RatingStore) -> int:
         query = query.where(RatingRow.created_at < now() - timedelta(seconds=_SETTLED_S))
     with Session(store.engine) as session:
         return session.scalar(query) or 0
+
+
+def id_of(store: RatingStore, number: int) -> str | None:
+    """Of the entry with that number; None where there is none, or it was withdrawn."""
+    with Session(store.engine) as session:
+        return session.scalar(select(RatingRow.id).where(RatingRow.number == number))
+
+
+def last_given(store: RatingStore) -> int:
+    """The highest number that the log gave, to an entry that was withdrawn since as well."""
+    sqlite = store.engine.dialect.name == "sqlite"
+    query = (
+        "SELECT seq FROM sqlite_sequence WHERE name = 'ratings'"
+        if sqlite
+        else "SELECT last_value FROM pg_sequences WHERE schemaname || '.' || sequencename = "
+        "pg_get_serial_sequence('ratings', 'number')"
+    )
+    with Session(store.engine) as session:
+        return int(session.scalar(text(query)) or 0)
 
 
 def entries(store: RatingStore, after: int, up_to: int) -> Iterator[Entry]:

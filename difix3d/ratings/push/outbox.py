@@ -1,7 +1,8 @@
 """What waits to go to a dataset repository, as files: nothing is lost while the Hub is away, or the program ends.
 
 FOLDER/files/            as it will lie in the repository, under names that are given once
-    votes/NUMBER-DATABASE-ID.jsonl   entries of the log up to NUMBER
+    votes/NUMBER-LOG-ID.jsonl   entries of the log up to NUMBER; LOG: another for each database, and for a backup of it
+                             that was restored
     images/SHA256.png        the pictures that they are about; marks/SHA256.png
     exports/NAME/            whole exports
     README.md
@@ -9,16 +10,21 @@ FOLDER/state.json        how far the log is queued, and which exports were
 
 A file is removed when the Hub has confirmed it. The names of waiting votes tell how far they go, so that a program that
 ends between writing them and writing the state queues nothing twice.
+
+A backup that was restored gives numbers anew that the repository has already, and holds votes of raters who withdrew
+since it was made. Its log goes out from the beginning, as one of another name, without these votes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,26 +38,47 @@ from difix3d.ratings.push.entries import (
     Withdrawal,
     database_id,
     entries,
+    id_of,
+    last_given,
     newest_settled,
     withdrawals,
 )
 from difix3d.ratings.schema import new_id
 from difix3d.ratings.store import RatingStore
 
+log = logging.getLogger(__name__)
+
 README = "README.md"
 
 
 @dataclass
 class _State:
-    """entry, withdrawal: numbers up to which the database's log is queued; images: sha256 of those queued; exports:
-    what is told of each, the newest last; queued: folder of an export -> the sha256 of its mark."""
+    """entry, withdrawal: numbers up to which the database's log is queued; last: number and id of the last entry that
+    was; restored: how often a backup of the database was; withdrawn: number of a rater -> when they withdrew; images:
+    sha256 of those queued; exports: what is told of each, the newest last; queued: folder of an export -> the sha256 of
+    its mark."""
 
     database: str = ""
+    restored: int = 0
     entry: int = 0
+    last: tuple[int, str] = (0, "")
     withdrawal: int = 0
+    withdrawn: dict[str, str] = field(default_factory=dict)
     images: set[str] = field(default_factory=set)
     exports: list[dict[str, Any]] = field(default_factory=list)
     queued: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def log_name(self) -> str:
+        """As file names have it."""
+        identity = f"{self.database} restored {self.restored}" if self.restored else self.database
+        return hashlib.sha256(identity.encode()).hexdigest()[:8]
+
+    def took_back(self, line: dict[str, Any]) -> bool:
+        """Whether the rater of a line withdrew after it. Later ones are of another rater, with the same number: a
+        backup that was restored gives it again."""
+        withdrawn_at = self.withdrawn.get(str(line["user_id"]))
+        return withdrawn_at is not None and _time(line["created_at"]) <= _time(withdrawn_at)
 
 
 class Outbox:
@@ -67,26 +94,22 @@ class Outbox:
     def collect(self, store: RatingStore, scenes: Path) -> int:
         """Queue what was said since the last time; returns how many entries. Votes of raters who withdrew are taken
         out of what waits."""
-        state = self._state()
-        identity = database_id(store)
-        if state.database != identity:
-            state.database, state.entry, state.withdrawal = identity, 0, 0
-        waiting = self.files.glob(f"votes/*-{_short(identity)}-*.jsonl")
-        state.entry = max([state.entry, *(int(path.name.split("-")[0]) for path in waiting)])
+        state = self._state_for(store)
         gone = withdrawals(store, state.withdrawal)
         if gone:
             self._forget(state, gone)
         # Where the newest entries were withdrawn the log ends before what was queued.
         up_to = max(newest_settled(store), state.entry)
-        found = list(entries(store, state.entry, up_to))
+        found = [entry for entry in entries(store, state.entry, up_to) if not state.took_back(entry.line)]
         if found or gone:
             for entry in found:
                 self._add_pictures(entry, scenes, state)
             lines = [*(each.line for each in gone), *(each.line for each in found)]
-            name = f"{up_to:012d}-{_short(identity)}-{new_id()}.jsonl"
+            name = f"{up_to:012d}-{state.log_name}-{new_id()}.jsonl"
             with replacing_file(self.files / "votes" / name) as temporary:
                 temporary.write_text("".join(json.dumps(line, default=str) + "\n" for line in lines))
             state.entry = up_to
+            state.last = (found[-1].number, found[-1].line["id"]) if found else state.last
             state.withdrawal = gone[-1].number if gone else state.withdrawal
             self._describe(state)
             self._save(state)
@@ -96,11 +119,11 @@ class Outbox:
         """Queue the export in a folder, unless it was queued as it is. RatingError where it is none, and where it holds
         votes of raters of this store who withdrew."""
         mark = _read(export, MARK)
-        state, sha256 = self._state(), hashlib.sha256(mark).hexdigest()
+        state, sha256 = self._state_for(store), hashlib.sha256(mark).hexdigest()
         if state.queued.get(str(export)) == sha256:
             return False
         # By whose votes are in there and not by its time: who withdraws while it is written may be in a later one.
-        if gone := _raters_in(export) & {each.user_id for each in withdrawals(store, 0)}:
+        if gone := {line["user_id"] for line in _lines_of(export) if state.took_back(line)}:
             raise RatingError(
                 f"{export} holds votes of raters who withdrew since ({', '.join(map(str, sorted(gone)))}), and is not "
                 f"pushed. Export again: difix3d export --out {export}"
@@ -150,7 +173,29 @@ class Outbox:
         state = _State()
         if self._state_path.is_file():
             state = _State(**json.loads(self._state_path.read_text()))
-            state.images = set(state.images)
+            state.images, (number, entry_id) = set(state.images), state.last
+            state.last = number, entry_id
+        return state
+
+    def _state_for(self, store: RatingStore) -> _State:
+        """The state as far as it is about what this database has said."""
+        state, identity = self._state(), database_id(store)
+        if state.database != identity:
+            state.database, state.restored, state.withdrawn = identity, 0, {}
+            state.entry, state.last, state.withdrawal = 0, (0, ""), 0
+        waiting = self.files.glob(f"votes/*-{state.log_name}-*.jsonl")
+        state.entry = max([state.entry, *(int(path.name.split("-")[0]) for path in waiting)])
+        if _went_back(store, state):
+            state.restored += 1
+            state.entry, state.last, state.withdrawal = 0, (0, ""), 0
+            log.warning(
+                "The ratings are those of a backup: entries that were queued for the Hub are not among them. They go "
+                "there from the beginning, under another name, without the votes of raters who withdrew since "
+                "(%d withdrew so far).",
+                len(state.withdrawn),
+            )
+            self._save(state)
+        state.withdrawn |= {str(each.user_id): each.line["created_at"] for each in withdrawals(store, 0)}
         return state
 
     def _save(self, state: _State) -> None:
@@ -208,13 +253,21 @@ def _read(export: Path, name: str) -> bytes:
         raise RatingError(f"{export} is no export: make one with difix3d export --out {export}") from error
 
 
-def _raters_in(export: Path) -> set[int]:
-    """Numbers of those whose votes an export holds."""
-    return {json.loads(line)["user_id"] for line in _read(export, "ratings.jsonl").splitlines()}
+def _lines_of(export: Path) -> Iterator[dict[str, Any]]:
+    """The votes that an export holds."""
+    return (json.loads(line) for line in _read(export, "ratings.jsonl").splitlines())
 
 
-def _short(identity: str) -> str:
-    return hashlib.sha256(identity.encode()).hexdigest()[:8]
+def _went_back(store: RatingStore, state: _State) -> bool:
+    """Whether the log is not the one that was queued, further on: one of a backup from before. Entries that were
+    withdrawn are missing as well, but their numbers are not given again."""
+    number, entry_id = state.last
+    there = id_of(store, number) if number else None
+    return last_given(store) < state.entry or there not in (None, entry_id)
+
+
+def _time(iso: str) -> datetime:
+    return datetime.fromisoformat(iso)
 
 
 _ORDER = {"images": -2, "marks": -1, README: 1}
