@@ -5,21 +5,26 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
+from rating_votes import candidate
 
 from difix3d import cli, jobs
-from difix3d.errors import JobError, SceneError
+from difix3d.errors import ConfigError, JobError, SceneError
 from difix3d.events import Progress
 from difix3d.jobs import Job, Step
 from difix3d.machine import process_start
+from difix3d.ratings.identity import canonical_pair
 from difix3d.scene import Scene
-from difix3d.ui import page
+from difix3d.types import Rating
+from difix3d.ui import abandoned, page
 from difix3d.ui import studio as studio_module
 from difix3d.ui.rating.people import Who
-from difix3d.ui.studio import Studio, owner_key
+from difix3d.ui.studio import FREE_DISK_BYTES, Studio, owner_key
 
 
 @pytest.fixture
@@ -37,7 +42,6 @@ def make(tmp_path: Path, public: bool) -> Studio:
 
 def running(scene: Scene) -> None:
     """A job file whose process is this one."""
-    import os
 
     scene.jobs_dir.mkdir()
     created = process_start(os.getpid())
@@ -89,6 +93,45 @@ def test_a_visitor_of_a_public_server_has_one_job_at_a_time(tmp_path: Path, uplo
         studio.delete_scene(first, "ann")
     studio.delete_scene(second, "ann")
     assert not second.root.exists()
+
+
+def test_scenes_that_were_left_make_room_on_a_full_disk_and_no_others(
+    tmp_path: Path, uploads: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studio = make(tmp_path, public=True)
+    names = ("oldest", "older", "rated", "running", "opened", "new")
+    scenes = {name: studio.new_scene(name, "ann", uploads) for name in names}
+    scenes["hosts"] = Scene.create(studio.scenes_root / "hosts", "hosts")
+    pair = canonical_pair(*(candidate(fixer, scene_id=scenes["rated"].id) for fixer in ("render", "lite")))
+    studio.store.add(Rating(*pair, "a", "a", "bob", seconds=2.5), "one")
+    running(scenes["running"])
+    for days, name in enumerate(("older", "rated", "running", "opened", "hosts", "oldest"), start=20):
+        for path in (*scenes[name].root.iterdir(), scenes[name].root):
+            os.utime(path, (time.time() - days * 86400,) * 2)
+    studio.open_scene(scenes["opened"].id, "ann")
+
+    def gone() -> set[str]:
+        return {name for name, scene in scenes.items() if not scene.root.exists()}
+
+    room = FREE_DISK_BYTES
+    monkeypatch.setattr(abandoned, "free_disk_bytes", lambda place: room * len(gone()))
+    monkeypatch.setattr(studio_module, "free_disk_bytes", lambda place: room * len(gone()))
+    monkeypatch.setenv(abandoned.VARIABLE, "0")
+    with pytest.raises(SceneError, match="GB of disk left"):
+        studio.new_scene("walk", "bob", uploads)
+    monkeypatch.delenv(abandoned.VARIABLE)
+    assert studio.new_scene("walk", "bob", uploads).root.is_dir() and gone() == {"oldest"}, "no more than is needed"
+    room = FREE_DISK_BYTES // 100
+    with pytest.raises(SceneError, match="GB of disk left"):
+        studio.new_scene("walk", "bob", uploads)
+    assert gone() == {"oldest", "older"}
+
+
+@pytest.mark.parametrize("said", ["soon", "-1", "nan", "inf"])
+def test_days_unused_are_a_number(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(abandoned.VARIABLE, said)
+    with pytest.raises(ConfigError, match="expected a number of days"):
+        abandoned.unused_days()
 
 
 def test_the_name_of_a_deleted_scene_is_not_given_again(

@@ -18,6 +18,7 @@ from difix3d.presets import DEFAULT_PRESET, DEFAULT_TRAJECTORIES, steps_for_run
 from difix3d.scene import Scene
 from difix3d.stages.fit import PRESETS, FitConfig
 from difix3d.trajectories import NAMES
+from difix3d.ui.abandoned import unused_days
 from difix3d.ui.shared import QUIET, Shared, told
 from difix3d.ui.studio import EXAMPLE
 from difix3d.ui.widgets import progress_panel
@@ -46,7 +47,8 @@ def build(shared: Shared) -> list[gr.components.Component]:
             )
             gr.HTML(
                 "<p class='dx-note'>Walk slowly around the subject: 20 to 60 overlapping photos, or a video of 20 to "
-                "60 seconds. Turning on the spot does not work. Location and other Exif data are dropped.</p>"
+                "60 seconds. Turning on the spot does not work. Location and other Exif data are dropped."
+                f"{_kept_for(shared)}</p>"
             )
             preset = gr.Radio(_preset_choices(), value=DEFAULT_PRESET, label="How finely")
             with gr.Accordion("More settings", open=False):
@@ -82,6 +84,11 @@ def build(shared: Shared) -> list[gr.components.Component]:
     cancel.click(_on_job(shared, jobs.cancel), opened, None, **QUIET)
     resume.click(_resumer(shared), opened, None, **QUIET)
     return [panel, idle, keep, cancel, resume]
+
+
+def _kept_for(shared: Shared) -> str:
+    days = unused_days() if shared.studio.public else 0
+    return f" A scene that you have not opened for {days:g} days may be deleted when this server is full." * (days > 0)
 
 
 def live(panel: dict[str, Any] | None) -> tuple[Any, ...]:

@@ -34,6 +34,7 @@ from difix3d.ratings.store import RatingStore
 from difix3d.scene import Scene, folder_name, mark_deleted, safe_name, was_deleted
 from difix3d.stages.choosing import Chooser
 from difix3d.stages.fixing import FixSession
+from difix3d.ui.abandoned import make_room, mark_used
 from difix3d.ui.media import Media
 
 if TYPE_CHECKING:
@@ -91,12 +92,15 @@ class Studio:
 
     def scenes_of(self, visitor: str) -> list[Scene]:
         """What this visitor may see, newest first."""
+        return [scene for scene in self.scenes_of_all() if self.may_see(scene, visitor)]
+
+    def scenes_of_all(self) -> list[Scene]:
+        """Every visitor's and the host's, newest first. For the server's own use."""
         found = []
         for path in self.scenes_root.glob("*/scene.json"):
             with contextlib.suppress(SceneError, ValueError):
                 scene = Scene(path.parent)
-                if self.may_see(scene, visitor):
-                    found.append((scene.info.get("created", ""), natural_key(scene.id), scene))
+                found.append((scene.info.get("created", ""), natural_key(scene.id), scene))
         return [scene for *_, scene in sorted(found, key=lambda row: row[:2], reverse=True)]
 
     def open_scene(self, scene_id: str, visitor: str) -> Scene:
@@ -108,6 +112,8 @@ class Studio:
             raise SceneError(gone) from error
         if not self.may_see(scene, visitor):
             raise SceneError(gone)
+        if self.public and self.may_change(scene, visitor):
+            mark_used(scene)
         return scene
 
     def may_see(self, scene: Scene, visitor: str) -> bool:
@@ -120,6 +126,9 @@ class Studio:
     def new_scene(self, name: str, visitor: str, uploads: Sequence[str | Path], source: str = "") -> Scene:
         """A new scene folder with the uploaded files in upload/, under names of ours where two are alike."""
         free = free_disk_bytes(self.scenes_root)
+        if self.public and free < FREE_DISK_BYTES:
+            make_room(self.scenes_of_all(), self.store, FREE_DISK_BYTES, self._delete)
+            free = free_disk_bytes(self.scenes_root)
         if free < FREE_DISK_BYTES:
             raise SceneError(
                 f"The server has {free / 2**30:.1f} GB of disk left; {FREE_DISK_BYTES / 2**30:.0f} GB are needed for a "
@@ -162,6 +171,9 @@ class Studio:
         """
         if not self.may_change(scene, visitor):
             raise SceneError("This scene is not yours to delete.")
+        self._delete(scene)
+
+    def _delete(self, scene: Scene) -> None:
         job = jobs.find(scene)
         if job is not None and job.state == jobs.RUNNING:
             raise JobError("A job is running in this scene. Cancel it first.")
