@@ -42,7 +42,6 @@ def make(tmp_path: Path, public: bool) -> Studio:
 
 def running(scene: Scene) -> None:
     """A job file whose process is this one."""
-
     scene.jobs_dir.mkdir()
     created = process_start(os.getpid())
     jobs._save(scene, Job("one", (Step("ingest", {}),), jobs.RUNNING, 1.0, "", os.getpid(), created))

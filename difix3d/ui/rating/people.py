@@ -20,7 +20,7 @@ from difix3d.ratings.schema import ConsentRow, RaterRow
 from difix3d.ratings.store import RatingStore
 from difix3d.ui.studio import Studio
 
-CONSENT_VERSION = "2026-11"
+CONSENT_VERSION = "2026-12"
 """Of the text in screen.html. A new text has a new version, and everybody is asked again."""
 LICENCE = "CC-BY-4.0"
 MAX_NAME = 40
