@@ -13,6 +13,9 @@ radians; near: less than 0.25. cc_psnr: after the gain and offset of each channe
 (95 %, from 1,000 resamplings of the frames) are against raw. A metric whose weights or package are not here is left
 out, with a warning (pip install -e '.[benchmarks]' brings those of DISTS and FLIP).
 
+Where no photo shows anything `lite` leaves the render. So LPIPS is told once more of raw and of `lite` with the chosen
+photos, from the same sums over pixels, apart for what is shown and for the rest.
+
 --worst N writes N sheets photo | raw | fixed at full size to look at, by lite with the chosen photos: half of them
 where LPIPS got worst against raw (or least better), the others drawn from the rest.
 """
@@ -20,6 +23,7 @@ where LPIPS got worst against raw (or least better), the others drawn from the r
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import shutil
 import sys
@@ -35,18 +39,23 @@ from sparse_fits import photo_of, sparse_fit
 from difix3d import metrics
 from difix3d.fixers.base import Fixer
 from difix3d.fixers.lite.fixer import LiteFixer, run
-from difix3d.fixers.lite.planes import planes_of
+from difix3d.fixers.lite.planes import PHOTO_CHANNELS, planes_of
 from difix3d.fixers.reproject import ReprojectFixer
 from difix3d.fixers.strength import shown
 from difix3d.formats.image import write_rgb
+from difix3d.losses import LPIPS
 from difix3d.perceptual_weights import find_weights, how_to_get
 from difix3d.scene import Scene
 from difix3d.stages.fixing import FixSession
+from difix3d.training.lite_errors import MOST, errors_of
 from difix3d.trajectories import HELDOUT
 from difix3d.types import Frame, Reference
 
 NEAR = 0.25
 OWN, CHOSEN = "own", "lite"
+POOLED = ("sparse", "near", "far", "dense")
+_SHOWN = 0.02
+"""Of lite's trust, which fades to 0 where no photo shows anything."""
 PROTOCOLS = ("every3", "every5", "half")
 METRICS = ("psnr", "cc_psnr", "ssim", "lpips", "lpips_alex", "dists", "flip")
 LOWER_IS_BETTER = ("lpips", "lpips_alex", "dists", "flip")
@@ -57,7 +66,9 @@ Picture = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Scored:
-    """One held-out view: scores[method][metric]. dense: fitted to more than two thirds of the photos."""
+    """One held-out view: scores[method][metric]. dense: fitted to more than two thirds of the photos. shown: share of
+    the picture that a photo shows something of, by lite with the chosen photos; parts: LPIPS of (raw there, raw
+    elsewhere, lite there, lite elsewhere), each as what it adds to that of the picture; None without weights."""
 
     scene: str
     protocol: str
@@ -65,6 +76,8 @@ class Scored:
     view: str
     distance: float
     scores: dict[str, dict[str, float]]
+    shown: float
+    parts: tuple[float, float, float, float] | None
 
 
 class Pictures:
@@ -108,7 +121,7 @@ def lpips_change(view: Scored, method: str) -> float:
 
 
 class Fixers:
-    """The ways to fix a frame that are compared; name -> picture, of the frame's size."""
+    """The ways to fix a frame that are compared."""
 
     def __init__(self, counts: list[int]):
         self._reproject, self._lite, self.counts = ReprojectFixer(), LiteFixer(), counts
@@ -120,10 +133,11 @@ class Fixers:
 
     def fix(
         self, session: FixSession, frame: Frame, chosen: list[Reference], ranked: list[Reference]
-    ) -> dict[str, Picture]:
-        """As the app shows them: at the strength that the scene's other kept-out photos say."""
+    ) -> tuple[dict[str, Picture], NDArray[np.bool_]]:
+        """(name -> picture, of the frame's size, as the app shows them: at the strength that the scene's other kept-out
+        photos say; [H, W] where the chosen photos show something)."""
         assert self._lite.network is not None
-        best = run(self._lite.network, *planes_of(frame, chosen))[0]
+        best, trust = run(self._lite.network, *planes_of(frame, chosen))
         own, photos = planes_of(frame, ranked)  # once: photos are aligned one by one, whatever their number
         lite = (run(self._lite.network, own, photos[:count])[0] for count in self.counts)
 
@@ -134,7 +148,7 @@ class Fixers:
         of_lite, of_reproject = strength(self._lite), strength(self._reproject)
         reprojected = shown(frame.rgb, self._reproject.fix(frame, chosen), of_reproject)
         lite_shown = (shown(frame.rgb, one, of_lite) for one in (best, *lite))
-        return dict(zip(self.names, (frame.rgb, reprojected, *lite_shown)))
+        return dict(zip(self.names, (frame.rgb, reprojected, *lite_shown))), trust > _SHOWN
 
 
 def judge(
@@ -164,9 +178,19 @@ def judge(
         first = [session.reference(one.name, photo.camera) for one in ranked[: max(fixers.counts, default=0)]]
         depth = float(np.median(frame.depth[frame.depth > 0])) if (frame.depth > 0).any() else 1.0
         distance = min(one.distance / depth + np.radians(one.angle_deg) for one in ranked)
-        fixed = fixers.fix(session, frame, chosen, first)
+        fixed, seen = fixers.fix(session, frame, chosen, first)
         scores = {name: score(picture, photo.rgb) for name, picture in fixed.items()}
-        judged.append(Scored(source.name, protocol, dense, photo.name, round(float(distance), 4), scores))
+        view = Scored(
+            source.name,
+            protocol,
+            dense,
+            photo.name,
+            round(float(distance), 4),
+            scores,
+            round(float(seen.mean()), 4),
+            parts(fixed["raw"], fixed[CHOSEN], photo.rgb, seen),
+        )
+        judged.append(view)
         if sheets is not None:
             row = [photo.rgb, *(fixed[name] for name in ("raw", "reproject", CHOSEN))]
             write_rgb(sheets / f"{source.name}-{protocol}-{Path(photo.name).stem}.png", np.hstack(row))
@@ -187,6 +211,26 @@ def score(picture: Picture, photo: Picture) -> dict[str, float]:
         "flip": metrics.flip(picture, photo),
     }
     return {name: value for name, value in found.items() if value is not None}
+
+
+def parts(
+    raw: Picture, fixed: Picture, photo: Picture, seen: NDArray[np.bool_]
+) -> tuple[float, float, float, float] | None:
+    """As Scored has them."""
+    if find_weights("vgg") is None:
+        return None
+    lpips = _vgg()
+    none = np.empty((0, *photo.shape[:2], len(PHOTO_CHANNELS)), np.uint8)
+    found: list[float] = []
+    for picture in (raw, fixed):
+        errors = errors_of(photo, picture, none, lpips)[..., 0] * (MOST / 255)
+        found += [round(float((errors * part).mean()), 4) for part in (seen, ~seen)]
+    return found[0], found[1], found[2], found[3]
+
+
+@functools.cache
+def _vgg() -> LPIPS:
+    return LPIPS.load("vgg")
 
 
 def colour_corrected(picture: Picture, photo: Picture) -> Picture:
@@ -229,6 +273,22 @@ def groups(judged: list[Scored]) -> dict[str, list[Scored]]:
     for one in judged:
         found.setdefault(f"{one.scene} {one.protocol}", []).append(one)
     return {name: members for name, members in found.items() if members}
+
+
+def told_of_parts(judged: list[Scored]) -> str:
+    """A line for each group of views: LPIPS where photos show something, and elsewhere."""
+    lines = ["| views | shown | LPIPS there: raw, lite | change | elsewhere: raw, lite |"]
+    lines.append("| --- | ---: | ---: | ---: | ---: |")
+    for group, members in groups(judged).items():
+        known = [one.parts for one in members if one.parts is not None]
+        if not known or group not in POOLED:
+            continue
+        raw, raw_rest, lite, lite_rest = np.mean(known, axis=0)
+        shown_share = np.mean([one.shown for one in members])
+        change = f"{lite / max(raw, 1e-6) - 1:+.1%}"
+        there, rest = f"{raw:.3f}, {lite:.3f}", f"{raw_rest:.3f}, {lite_rest:.3f}"
+        lines.append(f"| {group} | {shown_share:.0%} | {there} | {change} | {rest} |")
+    return "\n".join(lines)
 
 
 def table(figures: dict[str, dict[str, dict]]) -> str:
@@ -277,6 +337,8 @@ def main() -> None:
         for group, members in groups(judged).items()
     }
     print(table(figures))
+    print()
+    print(told_of_parts(judged))
     if pictures is not None:
         chosen = pictures.choose(judged, CHOSEN, arguments.worst)
         print(f"{len(chosen)} sheets to look at are in {pictures.folder}", file=sys.stderr)
