@@ -6,6 +6,7 @@ import io
 import shutil
 from base64 import b64decode
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import numpy as np
@@ -184,9 +185,36 @@ def offered(chosen: list[str], most: int = 4) -> dict[str, object]:
     return {"asked": [*QUESTION], "most": most, "photos": [], "chosen": chosen}
 
 
+def presses(studio: Studio) -> Any:
+    """What pressing Fix shows: left, right and the comparison."""
+    shared = Shared(studio, *[None] * 4)  # type: ignore[arg-type]
+    made, shown = fix._fixer(shared), fix._shower(shared)
+
+    def press(who: dict[str, str], *asked: Any, then: tuple[str, int] | None = None) -> tuple[Any, ...]:
+        """then: the frame that they have gone on to meanwhile."""
+        wanted = fix.Wanted(*asked)
+        return shown(who, wanted.scene_id, *(then or asked[1:3]), wanted, made(who, wanted))
+
+    return press
+
+
+def test_a_fix_that_comes_late_does_not_take_anybody_back(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(fix.gr, "Info", lambda message, **_: said.append(message))
+    studio = Studio(scene.root.parent, f"sqlite:///{scene.root.parent / 'ratings.sqlite'}")
+    press = presses(studio)
+    asked = [*QUESTION, offered(["00001.png"])]
+    for elsewhere in (("walk", 1), ("orbit", 0)):
+        assert press({"id": VISITOR}, *asked, then=elsewhere) == (gr.skip(),) * 3
+    assert said == ["Frame 0 of walk is fixed."] * 2
+    assert len(list(scene.root.glob("fixed/walk/*/candidates.json"))) == 1, "kept all the same"
+    *_, shown = press({"id": VISITOR}, *asked)
+    assert shown["frame"][1:] == ["walk", 0]
+
+
 def test_a_fix_is_kept_by_whom_the_scene_belongs_to_and_only_shown_to_others(scene: Scene, chooser: Chooser) -> None:
     studio = Studio(scene.root.parent, f"sqlite:///{scene.root.parent / 'ratings.sqlite'}", public=True)
-    press = fix._fixer(Shared(studio, *[None] * 4))  # type: ignore[arg-type]
+    press = presses(studio)
     asked = [*QUESTION, offered(["00001.png"])]
     *boxes, shown = press({"id": VISITOR}, *asked)
     expected = chooser.session.fix(chooser.session.frame("walk", 0), ["00001.png"])
@@ -207,7 +235,7 @@ def test_a_fixer_whose_weights_came_since_chooses_photos_itself(scene: Scene, ch
     """Until they are here nobody knows that they look at photos, and the page offers none. So does any fixer whose
     photos could not be offered."""
     studio = Studio(scene.root.parent, f"sqlite:///{scene.root.parent / 'ratings.sqlite'}", public=True)
-    press = fix._fixer(Shared(studio, *[None] * 4))  # type: ignore[arg-type]
+    press = presses(studio)
     expected = chooser.session.fix(chooser.session.frame("walk", 0))
     # Not known to look at any; could not be offered, as on a full disk; offered for the frame before.
     for photos in (offered([], most=0), None, {**offered(["00001.png"]), "asked": ["scene", "walk", 1, "reproject"]}):

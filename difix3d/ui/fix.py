@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -70,14 +71,36 @@ def build(shared: Shared) -> None:
     again.click(_offerer(shared), asked, offered, **LATEST)
     for side in (left, right):
         side.input(_comparer(shared), [*opened, left, right], [before_after], **LATEST)
+    wanted, made = gr.State(None), gr.State(None)
     fetched = go.click(
-        _fetcher(shared, fetching), [*opened, fixer], fetching.outputs, show_progress="hidden", **fixers.FETCHING
+        _fetcher(shared, fetching),
+        [*asked, photos],
+        [*fetching.outputs, wanted],
+        show_progress="hidden",
+        **fixers.FETCHING,
     )
     fetched.then(*noted, **QUIET)
     # What looked at no photos as far as was known may do so now that it is here.
     ready = fetched.success(_offerer(shared, keep=True), [*asked, photos], offered, **QUIET)
-    measured = ready.success(_measurer(shared, fetching), asked, fetching.outputs, show_progress="hidden", **SLOW)
-    measured.success(_fixer(shared), [*asked, photos], sides, show_progress="full", show_progress_on=[go], **SLOW)
+    measured = ready.success(
+        _measurer(shared, fetching), [shared.visitor, wanted], fetching.outputs, show_progress="hidden", **SLOW
+    )
+    fixed = measured.success(
+        _fixer(shared), [shared.visitor, wanted], made, show_progress="full", show_progress_on=[go], **SLOW
+    )
+    fixed.success(_shower(shared), [*opened, trajectory, index, wanted, made], sides, **QUIET)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What somebody pressed the button for: however long it takes, and wherever they are by then. photos: what the page
+    said of them."""
+
+    scene_id: str
+    trajectory: str
+    index: int
+    fixer: str
+    photos: Any
 
 
 def _reader(shared: Shared) -> Any:
@@ -187,14 +210,18 @@ def _comparer(shared: Shared) -> Any:
 
 
 def _fetcher(shared: Shared, fetching: fixers.Fetching) -> Any:
-    """Bring the fixer's weights here, where they are not."""
+    """Note what is wanted, and bring the fixer's weights here, where they are not."""
 
     @told
-    def fetched(visitor: dict[str, str], scene_id: str, fixer: str | None) -> Generator[tuple[Any, Any], None, None]:
-        if not scene_id or not fixer:
+    def fetched(
+        visitor: dict[str, str], scene_id: str, trajectory: str | None, index: int, fixer: str | None, photos: Any
+    ) -> Generator[tuple[Any, Any, Wanted], None, None]:
+        if not scene_id or not trajectory or not fixer:
             raise ConfigError(NO_FRAMES)
+        wanted = Wanted(scene_id, trajectory, int(index), fixer, photos)
         session = shared.studio.session(shared.studio.open_scene(scene_id, visitor["id"]), fixer)
-        yield from fetching.follow(visitor["id"], session.fixer.fetch())
+        for line, stop in fetching.follow(visitor["id"], session.fixer.fetch()):
+            yield line, stop, wanted
 
     return fetched
 
@@ -203,16 +230,12 @@ def _measurer(shared: Shared, fetching: fixers.Fetching) -> Any:
     """Find out how much of its fixes to show, where nobody did: it takes longer than a fix."""
 
     @told
-    def measured(
-        visitor: dict[str, str], scene_id: str, trajectory: str | None, index: int, fixer: str | None
-    ) -> Generator[tuple[Any, Any], None, None]:
-        if not scene_id or not trajectory or not fixer:
-            raise ConfigError(NO_FRAMES)
-        scene = shared.studio.open_scene(scene_id, visitor["id"])
-        session = shared.studio.session(scene, fixer)
-        if scene.trajectory_path(trajectory).is_file():  # else whoever fixes is told what is missing
-            cameras = session.trajectory(trajectory).cameras
-            camera = cameras[min(max(int(index), 0), len(cameras) - 1)]
+    def measured(visitor: dict[str, str], wanted: Wanted) -> Generator[tuple[Any, Any], None, None]:
+        scene = shared.studio.open_scene(wanted.scene_id, visitor["id"])
+        session = shared.studio.session(scene, wanted.fixer)
+        if scene.trajectory_path(wanted.trajectory).is_file():  # else whoever fixes is told what is missing
+            cameras = session.trajectory(wanted.trajectory).cameras
+            camera = cameras[min(max(wanted.index, 0), len(cameras) - 1)]
             yield from fetching.follow(visitor["id"], session.strengths.measure(max(camera.width, camera.height)))
         else:
             yield gr.skip(), gr.skip()
@@ -221,41 +244,63 @@ def _measurer(shared: Shared, fetching: fixers.Fetching) -> Any:
 
 
 def _fixer(shared: Shared) -> Any:
+    """Fix the frame, and keep the fix for those whose scene it is; what `_shower` shows."""
+
     @told
-    def fix(
-        visitor: dict[str, str], scene_id: str, trajectory: str | None, index: int, fixer: str | None, photos: Any
-    ) -> tuple[Any, ...]:
-        if not scene_id or not trajectory or not fixer:
-            raise ConfigError(NO_FRAMES)
-        scene = shared.studio.open_scene(scene_id, visitor["id"])
-        session = shared.studio.session(scene, fixer)
-        chosen = _said(photos, [scene_id, trajectory, int(index), fixer], session.fixer.max_references)
-        frame = session.frame(trajectory, int(index))
+    def fix(visitor: dict[str, str], wanted: Wanted) -> dict[str, Any]:
+        scene = shared.studio.open_scene(wanted.scene_id, visitor["id"])
+        session = shared.studio.session(scene, wanted.fixer)
+        chosen = _said(wanted, session.fixer.max_references)
+        frame = session.frame(wanted.trajectory, wanted.index)
         if zero.present() and session.fixer.device() != "cpu":
-            name = shared.studio.fixer(fixer).name
-            fixed = zero.fix_frame(str(scene.root), name, trajectory, frame.index, chosen)
+            name = shared.studio.fixer(wanted.fixer).name
+            fixed = zero.fix_frame(str(scene.root), name, frame.trajectory, frame.index, chosen)
         else:
             fixed = session.fix(frame, chosen)
         if not shared.studio.may_change(scene, visitor["id"]):
             # Kept, it would be a new question for everybody who rates, and on the host's disk for good.
             gr.Info(NOT_KEPT, title="")
-            render = scene.renders_dir(trajectory) / f"{frame.index:05d}.png"
-            value = {"frame": [scene.id, trajectory, frame.index], "before": shared.studio.media.url(render)}
-            value |= unkept(session.fixer.name, fixed, theirs=False)
-            return gr.skip(), gr.skip(), {**value, "shown": time.time_ns()}
+            render = scene.renders_dir(frame.trajectory) / f"{frame.index:05d}.png"
+            value = {"frame": [scene.id, frame.trajectory, frame.index], "before": shared.studio.media.url(render)}
+            return {"preview": {**value, **unkept(session.fixer.name, fixed, theirs=False)}}
         by = session.fixer, fixed.references
         candidate = store_candidate(scene, frame, fixed.rgb, *by, strength=fixed.strength, trust=fixed.trust)
-        boxes, found, names = _sides(scene, trajectory, int(index), right=candidate.image_path)
-        comparison = _pair(shared, scene, found, *names)
-        # Told apart from the same comparison before: a preview may have been shown since.
-        return (*boxes, comparison and {**comparison, "shown": time.time_ns()})
+        return {"kept": candidate.image_path}
 
     return fix
 
 
-def _said(photos: Any, asked: list[Any], most: int) -> list[str] | None:
+def _shower(shared: Shared) -> Any:
+    """Show what was fixed; to those who have gone on to another frame meanwhile, only say that it is there."""
+
+    @told
+    def show(
+        visitor: dict[str, str],
+        scene_id: str,
+        trajectory: str | None,
+        index: int,
+        wanted: Wanted,
+        made: dict[str, Any],
+    ) -> tuple[Any, ...]:
+        if (scene_id, trajectory, int(index)) != (wanted.scene_id, wanted.trajectory, wanted.index):
+            gr.Info(f"Frame {wanted.index} of {wanted.trajectory} is fixed.", title="")
+            return gr.skip(), gr.skip(), gr.skip()
+        # Told apart from the same comparison before: a preview may have been shown since.
+        now = {"shown": time.time_ns()}
+        if "preview" in made:
+            return gr.skip(), gr.skip(), {**made["preview"], **now}
+        scene = shared.studio.open_scene(scene_id, visitor["id"])
+        boxes, found, names = _sides(scene, wanted.trajectory, wanted.index, right=made["kept"])
+        comparison = _pair(shared, scene, found, *names)
+        return (*boxes, comparison and {**comparison, **now})
+
+    return show
+
+
+def _said(wanted: Wanted, most: int) -> list[str] | None:
     """The photos chosen on the page; None where none were offered for this frame and fixer, or before it was known to
     look at any: then those are taken that would have been chosen."""
+    photos, asked = wanted.photos, [wanted.scene_id, wanted.trajectory, wanted.index, wanted.fixer]
     if not photos or photos["asked"] != asked or (most and not photos["most"]):
         return None
     return [str(name) for name in photos["chosen"]]

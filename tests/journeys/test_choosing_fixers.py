@@ -161,6 +161,21 @@ def test_arrow_keys_go_through_the_frames_and_the_last_one_counts(tab: Page, stu
     (new,) = candidates(studio) - before
     assert json.loads(new.read_text())[0]["frame_index"] == 2
 
+    # On before the fix is there, while it is measured how much of it to show: what was asked for is fixed and kept,
+    # and nobody is taken back.
+    choose(tab, "lite")
+    expect(photos.first).to_be_visible(timeout=30_000)
+    tab.wait_for_timeout(1000)
+    tab.locator("#dx-fix-go").click()
+    slider.focus()
+    tab.keyboard.press("ArrowLeft")
+    expect(tab.get_by_text("Frame 2 of walk is fixed.")).to_be_visible(timeout=60_000)
+    (new,) = candidates(studio) - before - {new}
+    assert json.loads(new.read_text())[0]["frame_index"] == 2
+    tab.wait_for_timeout(1000)
+    expect(slider).to_have_value("1")
+    assert_left_shows_the_render(tab, studio, 1)
+
 
 def test_a_preview_is_shown_beside_its_own_render(tab: Page, studio: Server) -> None:
     """Whatever was compared before; and one of another frame, come late, is not shown at all."""
