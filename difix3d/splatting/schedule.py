@@ -15,7 +15,7 @@ REFINE_EVERY_STEPS = 20
 """At least so many steps between two rounds, so that gradients are averages over several photos."""
 _GROWN_AT = 0.55
 _SH_DEGREE_FROM = (0.15, 0.35, 0.55)
-_REFERENCE_STEPS, _REFERENCE_FACTOR = 2000, 5.0
+_LONG_STEPS, _SHORT_STEPS, _FACTOR = 2000, 1000, 5.0
 _LARGEST_FACTOR, _SMALLEST_FACTOR = 8.0, 1.0
 _EARLY = 0.02
 """Before this share of the budget the pace says nothing yet about the number of steps there will be."""
@@ -72,16 +72,18 @@ class Clock:
 def learning_rate_factor(expected_steps: float) -> float:
     """How much larger than 3DGS' the learning rates should be for a run of so many steps.
 
-    Five times is best for about 2,000 steps (30 s on two cores), half of it for 8,000, and eight times still a little
-    better than five for 1,200; 3DGS' own are for 30,000.
+    Five times is best for about 1,000 to 2,000 steps (30 s on two cores), half of it for 8,000; 3DGS' own are for
+    30,000. For 930 seven times is worse (benchmarks/RESULTS.md), most where backgrounds are white or plain: those
+    captures come to rest only as rates fall. For 500 five and eight came out alike, eight a little sharper.
     """
-    factor = _REFERENCE_FACTOR * math.sqrt(_REFERENCE_STEPS / max(expected_steps, 1.0))
+    steps = max(expected_steps, 1.0)
+    factor = _FACTOR * math.sqrt(max(_SHORT_STEPS / steps, 1.0) * min(_LONG_STEPS / steps, 1.0))
     return min(_LARGEST_FACTOR, max(_SMALLEST_FACTOR, factor))
 
 
 def learning_rates(fraction: float, steps: int) -> tuple[float, float]:
     """Factors on 3DGS' learning rates, (all but the means', the means'), after so many steps in that share."""
-    factor = learning_rate_factor(steps / fraction if fraction > _EARLY else _REFERENCE_STEPS)
+    factor = learning_rate_factor(steps / fraction if fraction > _EARLY else _LONG_STEPS)
     fade = 0.5 + 0.5 * math.cos(math.pi * fraction)
     return factor * (0.1 + 0.9 * fade), factor * 0.01**fraction
 
