@@ -73,8 +73,8 @@ def learning_rate_factor(expected_steps: float) -> float:
     """How much larger than 3DGS' the learning rates should be for a run of so many steps.
 
     Five times is best for about 1,000 to 2,000 steps (30 s on two cores), half of it for 8,000; 3DGS' own are for
-    30,000. For 930 seven times is worse (benchmarks/RESULTS.md), most where backgrounds are white or plain: those
-    captures come to rest only as rates fall. For 500 five and eight came out alike, eight a little sharper.
+    30,000. For 930 seven times is a little worse (benchmarks/RESULTS.md), most where backgrounds are white or plain:
+    those captures come to rest only as rates fall. For 500 five and eight came out alike, eight a little sharper.
     """
     steps = max(expected_steps, 1.0)
     factor = _FACTOR * math.sqrt(max(_SHORT_STEPS / steps, 1.0) * min(_LONG_STEPS / steps, 1.0))
