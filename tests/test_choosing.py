@@ -185,15 +185,15 @@ def offered(chosen: list[str], most: int = 4) -> dict[str, object]:
     return {"asked": [*QUESTION], "most": most, "photos": [], "chosen": chosen}
 
 
-def presses(studio: Studio) -> Any:
-    """What pressing Fix shows: left, right and the comparison."""
+def presses(studio: Studio, before: tuple[str | None, str | None] = (None, None)) -> Any:
+    """What pressing Fix shows: left, right and the comparison. before: what left and right show already."""
     shared = Shared(studio, *[None] * 4)  # type: ignore[arg-type]
     made, shown = fix._fixer(shared), fix._shower(shared)
 
     def press(who: dict[str, str], *asked: Any, then: tuple[str, int] | None = None) -> tuple[Any, ...]:
         """then: the frame that they have gone on to meanwhile."""
         wanted = fix.Wanted(*asked)
-        return shown(who, wanted.scene_id, *(then or asked[1:3]), wanted, made(who, wanted))
+        return shown(who, wanted.scene_id, *(then or asked[1:3]), *before, wanted, made(who, wanted))
 
     return press
 
@@ -208,8 +208,11 @@ def test_a_fix_that_comes_late_does_not_take_anybody_back(scene: Scene, monkeypa
         assert press({"id": VISITOR}, *asked, then=elsewhere) == (gr.skip(),) * 3
     assert said == ["Frame 0 of walk is fixed."] * 2
     assert len(list(scene.root.glob("fixed/walk/*/candidates.json"))) == 1, "kept all the same"
-    *_, shown = press({"id": VISITOR}, *asked)
-    assert shown["frame"][1:] == ["walk", 0]
+    *boxes, shown = press({"id": VISITOR}, *asked)
+    assert shown["frame"][1:] == ["walk", 0] and "render" in shown["labels"]
+    kept = boxes[1].value
+    *_, shown = presses(studio, before=(kept, kept))({"id": VISITOR}, *asked)
+    assert shown["labels"] == ["reproject"] * 2, "what was chosen to the left since the page has read the fix stays"
 
 
 def test_a_fix_is_kept_by_whom_the_scene_belongs_to_and_only_shown_to_others(scene: Scene, chooser: Chooser) -> None:

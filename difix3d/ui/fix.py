@@ -88,7 +88,7 @@ def build(shared: Shared) -> None:
     fixed = measured.success(
         _fixer(shared), [shared.visitor, wanted], made, show_progress="full", show_progress_on=[go], **SLOW
     )
-    fixed.success(_shower(shared), [*opened, trajectory, index, wanted, made], sides, **QUIET)
+    fixed.success(_shower(shared), [*opened, trajectory, index, left, right, wanted, made], sides, **QUIET)
 
 
 @dataclass(frozen=True)
@@ -279,6 +279,8 @@ def _shower(shared: Shared) -> Any:
         scene_id: str,
         trajectory: str | None,
         index: int,
+        left: str | None,
+        right: str | None,
         wanted: Wanted,
         made: dict[str, Any],
     ) -> tuple[Any, ...]:
@@ -290,7 +292,10 @@ def _shower(shared: Shared) -> Any:
         if "preview" in made:
             return gr.skip(), gr.skip(), {**made["preview"], **now}
         scene = shared.studio.open_scene(scene_id, visitor["id"])
-        boxes, found, names = _sides(scene, wanted.trajectory, wanted.index, right=made["kept"])
+        # The page may have read the scene again since the fix is there, and its person chosen what to compare it with.
+        known = right == made["kept"]
+        sides = {"left": left if known else None, "right": made["kept"], "shown": known}
+        boxes, found, names = _sides(scene, wanted.trajectory, wanted.index, **sides)
         comparison = _pair(shared, scene, found, *names)
         return (*boxes, comparison and {**comparison, **now})
 
